@@ -111,7 +111,7 @@ $(VLLM_STAMP):
 	@touch $@
 
 # It says what SGLang's packages ask for, and what a machine without a GPU has instead.
-$(SGLANG_STAMP): $(wildcard tests/servers/sglang/setup.*)
+$(SGLANG_STAMP): $(wildcard tests/servers/sglang/setup*)
 	@echo "setting up $(SGLANG_VENV): SGLang 0.5.23, 3.3 GB"
 	@rm -rf $(SGLANG_VENV)
 	$(BASE_PYTHON) -m venv $(SGLANG_VENV)

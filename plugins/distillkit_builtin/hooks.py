@@ -32,6 +32,7 @@ from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 from distillkit_builtin.losses.topk_cross_entropy import TopkCrossEntropy
 from distillkit_builtin.prompts import MessagesPrompts
 from distillkit_builtin.routers import AllRouter, FieldRouter, SingleRouter
+from distillkit_builtin.sglang.sampler import SGLangSampler
 from distillkit_builtin.sinks.console import ConsoleSink
 from distillkit_builtin.sinks.csv_file import CsvSink
 from distillkit_builtin.sinks.mlflow import MlflowSink
@@ -76,8 +77,8 @@ def distillkit_students() -> Sequence[type[Student]]:
 
 @hookimpl
 def distillkit_samplers() -> Sequence[type[Sampler]]:
-    """`vllm`; students sample by themselves."""
-    return [VllmSampler]
+    """`vllm` and `sglang`; students sample by themselves."""
+    return [VllmSampler, SGLangSampler]
 
 
 @hookimpl

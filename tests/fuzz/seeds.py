@@ -112,6 +112,18 @@ VALID: Mapping[str, Any] = {
             }
         ],
     },
+    "token_completion": {
+        "model": "m",
+        "prompt_token_ids": make_request().prompt_ids.tolist(),
+        "choices": [
+            {
+                "finish_reason": "stop",
+                "token_ids": [110, 111],
+                "logprobs": {"content": [{"token_id": i, "logprob": -1, "top_logprobs": []} for i in (110, 111)]},
+                "weight_versions": [{"version": "v0", "start": 0, "end": 2}],
+            }
+        ],
+    },
     "models": {"data": [{"id": "m", "max_model_len": 4096, "root": "/m", "parent": None}, {"id": "other"}]},
     "fireworks": {
         "text": "no",

@@ -33,7 +33,7 @@ from distillkit.testing import ByteTokenizer, FakeScorer, FakeStudent, make_requ
 from distillkit.types import Row
 from distillkit_builtin.datasets.files import FilesDataset
 from distillkit_builtin.fireworks.completions import sample_completion, score_completion
-from distillkit_builtin.http.completions import parse_completion
+from distillkit_builtin.http.completions import Completions
 from distillkit_builtin.http.dialects.dialect import Dialect, ScoreQuery, UnprovedError, parse_scores
 from distillkit_builtin.http.dialects.echo import Echo
 from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs
@@ -41,11 +41,13 @@ from distillkit_builtin.http.dialects.sglang import SGLang
 from distillkit_builtin.http.dialects.vllm_tokens import VllmTokens
 from distillkit_builtin.http.live_teacher import as_score
 from distillkit_builtin.http.models import find_model, served_models
+from distillkit_builtin.http.sampled import CompletionForm
 from distillkit_builtin.prompts import MessagesPrompts
 from distillkit_builtin.remote.keys import Key
 from distillkit_builtin.remote.response import read_response
 from distillkit_builtin.remote.results import AttemptError, RefusedError
 from distillkit_builtin.routers import FieldRouter
+from distillkit_builtin.vllm.token_completions import TokenCompletions, weight_versions
 from fuzz import hf_inputs
 
 LONGEST_MESSAGE = 50_000
@@ -217,11 +219,19 @@ def require_likely(logprobs: Sequence[float]) -> None:
     assert all(math.isfinite(value) and value <= 0.01 for value in logprobs), logprobs
 
 
-def completion(data: bytes) -> None:
+FORMS: Mapping[str, CompletionForm] = {
+    "completion": Completions(),
+    "token_completion": TokenCompletions(ByteTokenizer()),
+}
+
+
+def completion(form: CompletionForm, data: bytes) -> None:
     """An answer with a completion."""
-    request = make_request()
+    body = body_of(data)
     try:
-        sampled = parse_completion(body_of(data), request, "m", 3)
+        sampled = form.parse(body, make_request(), "m", 3)
+        if isinstance(form, TokenCompletions):
+            assert all(isinstance(version, str) for version in weight_versions(body, "it"))
     except AlignmentError as error:
         require_short(error)
         return
@@ -323,7 +333,7 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "echo": functools.partial(scores, Echo(max_tokens=1)),
     "sglang": functools.partial(scores, SGLang()),
     "vllm_tokens": given_ids,
-    "completion": completion,
+    **{name: functools.partial(completion, form) for name, form in FORMS.items()},
     "models": models,
     "response": response,
     "fireworks": fireworks,

@@ -136,7 +136,8 @@ def test_the_answers_that_the_fuzzer_starts_from_are_accepted() -> None:
         "m", targets.token_ids(PROMPT), targets.token_ids(RESPONSE), at_ids=np.array([[5, 6]] * 2)
     )
     assert targets.VllmTokens().parse(VALID["vllm_tokens"], given).logprobs.tolist() == [-1.0, -0.5]
-    assert isinstance(targets.parse_completion(VALID["completion"], targets.make_request(), "m", 0), Rollout)
+    for name, form in targets.FORMS.items():
+        assert isinstance(form.parse(VALID[name], targets.make_request(), "m", 0), Rollout)
     assert targets.served_models(VALID["models"], "u")[0].max_model_len == 4096
 
 

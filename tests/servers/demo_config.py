@@ -24,3 +24,17 @@ def demo(model: Path, tmp_path: Path, over: Sequence[str], **sections: Any) -> R
     config.write_text(text.replace("HuggingFaceTB/SmolLM2-135M-Instruct", str(model)), encoding="utf-8")
     resolved, _ = load_config([config], [f"log_path={tmp_path}/runs/{{name}}", *over], extra=sections)
     return resolved
+
+
+def http_teachers(url: str, model: Path, **options: Any) -> list[dict[str, Any]]:
+    """The demo's two teachers, behind one server; `options` are those of scorer `http`."""
+    return [
+        {
+            "model": "smol",
+            "route_value": route,
+            "teacher_messages_key": key,
+            "tokenizer_model": str(model),
+            "scorer": {"name": "http", "base_url": url, **options},
+        }
+        for route, key in (("short", "teacher_messages"), ("list", "list_messages"))
+    ]

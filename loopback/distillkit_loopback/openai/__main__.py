@@ -30,6 +30,12 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--flavor", choices=NAMES, default="vllm", help="what it imitates (default: %(default)s)")
     parser.add_argument("--no-ids", action="store_true", help="never name tokens by id, as many servers do not")
     parser.add_argument("--enable-scale-out", action="store_true", help="vLLM's /inference/v1/generate is there")
+    parser.add_argument(
+        "--processed-logprobs",
+        action="store_true",
+        help="a completion's logprobs are those at its temperature: vLLM with --logprobs-mode processed_logprobs, "
+        "SGLang without SGLANG_RETURN_ORIGINAL_LOGPROB=1",
+    )
     parser.add_argument("--fault", metavar="NAME[=VALUE]", help=HELP)
     parser.add_argument("--api-key-env", metavar="VARIABLE", help="let in only who has the key in this variable")
     parser.add_argument("--context-length", type=int, default=CONTEXT_LENGTH, help="tokens (default: %(default)s)")
@@ -68,6 +74,7 @@ def started(chosen: argparse.Namespace) -> LoopbackServer:
         faults=faults,
         api_key=key_in(chosen.api_key_env),
         context_length=chosen.context_length,
+        processed_logprobs=chosen.processed_logprobs,
         port=chosen.port,
     )
     try:

@@ -38,6 +38,11 @@ class Sampling(Body):
     skip_special_tokens: bool = True
     spaces_between_special_tokens: bool = True
 
+    @property
+    def limit(self) -> int:
+        """How many tokens are sampled at most."""
+        raise NotImplementedError
+
     def require_computed(self) -> None:
         """Raise Refused for a field that this server would have to ignore."""
         for name in self.uncomputed:
@@ -99,13 +104,17 @@ class CompletionBody(Sampling):
     return_token_offsets: bool | None = None
     return_mm_kwargs: bool = True
 
+    @property
+    def limit(self) -> int:
+        """`max_tokens`."""
+        return self.max_tokens
+
 
 class TokensParams(Sampling):
     """`sampling_params` of `POST /inference/v1/generate`: the fields of vLLM's SamplingParams that are of any use."""
 
     uncomputed: ClassVar[tuple[str, ...]] = (
-        *("n", "logit_bias", "allowed_token_ids", "min_tokens", "ignore_eos", "logprobs", "prompt_logprobs"),
-        "watermarking",
+        *("n", "logit_bias", "allowed_token_ids", "min_tokens", "ignore_eos", "prompt_logprobs", "watermarking"),
     )
 
     max_tokens: int = Field(16, ge=1)
@@ -115,11 +124,16 @@ class TokensParams(Sampling):
     allowed_token_ids: tuple[int, ...] | None = None
     include_stop_str_in_output: bool = False
     detokenize: bool = True
-    logprobs: int | None = None
+    logprobs: int | None = Field(None, ge=0)
     prompt_logprobs: int | None = None
     prompt_logprob_token_ids: tuple[tuple[int, ...], ...] | None = None
     prompt_logprob_start: int | None = Field(None, ge=0)
     skip_reading_prefix_cache: bool | None = None
+
+    @property
+    def limit(self) -> int:
+        """`max_tokens`."""
+        return self.max_tokens
 
 
 class TokensBody(Body):
@@ -128,6 +142,9 @@ class TokensBody(Body):
     model: str | None = None
     token_ids: tuple[int, ...]
     sampling_params: TokensParams = TokensParams()
+    return_token_ids: bool | None = None
+    cache_salt: str | None = None
+    output_mode: str = "tokens"
     stream: bool = False
 
 
@@ -160,49 +177,16 @@ class CollectiveRpcBody(Body):
 
 
 class VersionBody(Body):
-    """`POST /update_weight_version`."""
+    """`POST /update_weight_version`, of both."""
 
     new_version: str
 
 
-class GenerateParams(Sampling):
-    """`sampling_params` of `POST /generate`: the fields of SGLang's SamplingParams."""
-
-    uncomputed: ClassVar[tuple[str, ...]] = (
-        *("n", "logit_bias", "stop_regex", "custom_params", "json_schema", "regex", "ebnf"),
-        *("structural_tag", "ignore_eos", "no_stop_trim", "min_new_tokens"),
-    )
-
-    max_new_tokens: int = Field(128, ge=0)
-    min_new_tokens: int = 0
-    stop_regex: Stop = None
-    no_stop_trim: bool = False
-    json_schema: str | None = None
-    regex: str | None = None
-    ebnf: str | None = None
-    structural_tag: str | None = None
-    custom_params: JsonValue = None
-    stream_interval: int | None = None
-    sampling_seed: int | None = None
-
-
-class GenerateBody(Body):
-    """`POST /generate`."""
-
-    text: str | None = None
-    input_ids: tuple[int, ...] | None = None
-    sampling_params: GenerateParams = GenerateParams()
-    return_logprob: bool = False
-    logprob_start_len: int = Field(-1, ge=-1)
-    top_logprobs_num: int = Field(0, ge=0)
-    return_text_in_logprobs: bool = False
-
-
-def sampling_params(body: CompletionBody | GenerateParams | TokensParams) -> SamplingFields:
+def sampling_params(body: Sampling) -> SamplingFields:
     """As distillkit has it, 0 for no top-k; what is None has the server's own default, which is neutral."""
     stop = (body.stop,) if isinstance(body.stop, str) else body.stop or ()
     return SamplingFields(
-        max_tokens=body.max_new_tokens if isinstance(body, GenerateParams) else body.max_tokens,
+        max_tokens=body.limit,
         temperature=1.0 if body.temperature is None else body.temperature,
         top_p=1.0 if body.top_p is None else body.top_p,
         top_k=max(body.top_k or 0, 0),

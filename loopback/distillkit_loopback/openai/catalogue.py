@@ -26,7 +26,15 @@ class Catalogue:
         self._first_base = base
         self.context_length = context_length
         self._lock = threading.Lock()
+        self._first_name = name
         self._adapters: dict[str, tuple[str, Model]] = {}
+        self._once_loaded: dict[str, str] = {}
+
+    @property
+    def once_loaded(self) -> Mapping[str, str]:
+        """The paths of all adapters that were loaded since the start, also of those that were unloaded, by name."""
+        with self._lock:
+            return dict(self._once_loaded)
 
     @property
     def adapters(self) -> Mapping[str, str]:
@@ -57,21 +65,30 @@ class Catalogue:
             reason = f"Loading lora {body.lora_name} failed: No adapter found for {body.lora_path}"
             raise Refused(404, reason, "NotFoundError")
         try:
-            adapted = self.base.adapted(Path(body.lora_path))
+            self.add(body.lora_name, body.lora_path)
         except AdapterError as error:
             raise Refused(500, str(error), "InternalServerError") from error
-        with self._lock:
-            self._adapters[body.lora_name] = (body.lora_path, adapted)
         return f"Success: LoRA adapter '{body.lora_name}' added successfully."
 
     def unload(self, body: UnloadBody) -> str:
         """Forget an adapter. Raises Refused as vLLM refuses."""
         if not body.lora_name:
             raise Refused(400, "'lora_name' needs to be provided to unload a LoRA adapter.", "InvalidUserInput")
-        with self._lock:
-            if self._adapters.pop(body.lora_name, None) is None:
-                raise Refused(404, f"The lora adapter '{body.lora_name}' cannot be found.", "NotFoundError")
+        if not self.remove(body.lora_name):
+            raise Refused(404, f"The lora adapter '{body.lora_name}' cannot be found.", "NotFoundError")
         return f"Success: LoRA adapter '{body.lora_name}' removed successfully."
+
+    def add(self, name: str, path: str) -> None:
+        """Serve the adapter that lies in `path`. Raises AdapterError if it cannot be read."""
+        adapted = self.base.adapted(Path(path))
+        with self._lock:
+            self._adapters[name] = (path, adapted)
+            self._once_loaded[name] = path
+
+    def remove(self, name: str) -> bool:
+        """Serve an adapter no more; whether it was there."""
+        with self._lock:
+            return self._adapters.pop(name, None) is not None
 
     def reload(self, path: str) -> None:
         """Give the base model the weights that lie in `path`. Raises Refused as vLLM's engine fails."""
@@ -84,7 +101,8 @@ class Catalogue:
         """Unload all adapters and pushed weights, as a restart does."""
         with self._lock:
             self._adapters.clear()
-        self.base, self.weight_version = self._first_base, FIRST_VERSION
+            self._once_loaded.clear()
+        self.name, self.base, self.weight_version = self._first_name, self._first_base, FIRST_VERSION
 
     def listing(self, owner: str) -> JsonValue:
         """The response of `/v1/models`."""

@@ -94,6 +94,19 @@ class OtherWeights:
     scale: float = 1.1
 
 
+@dataclass(frozen=True, slots=True)
+class SeveralVersions:
+    """From token `at` on a completion of the token interface is of weights with another label."""
+
+    label: str = "other"
+    at: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class NoVersions:
+    """The token interface does not say which weights sampled a completion."""
+
+
 Distortion = WrongId | BadLogprob | Shorter | MissingEntry | DuplicateEntry | SwappedEntries | NoIds
 """What is wrong with a response's logprobs: those of the prompt where they were requested, else the completion's.
 
@@ -101,4 +114,6 @@ Distortion = WrongId | BadLogprob | Shorter | MissingEntry | DuplicateEntry | Sw
 """
 Unfaithful = Jitter | Order | OtherWeights
 """What is wrong with the computation; the response is in order."""
-Fault = Status | Delay | Hangup | Hang | ShortBody | Garbage | Distortion | Unfaithful | GenerationConfig
+Relabelled = SeveralVersions | NoVersions
+"""What is wrong with what the token interface says of its weights."""
+Fault = Status | Delay | Hangup | Hang | ShortBody | Garbage | Distortion | Unfaithful | Relabelled | GenerationConfig

@@ -5,8 +5,9 @@ always null, also where something stands before it: to have the logprob of token
 default, the response holds nothing about the input. (SGLang's scheduler and `SchedulerLogprobResultProcessor`; before
 2026 a start of -1 meant the last input token, with its null.)
 
-Left out: SGLang reports the output's logprobs at the sampling temperature, unless `SGLANG_RETURN_ORIGINAL_LOGPROB` is
-set; here they are always those at temperature 1.
+The output's logprobs are those at the sampling temperature where the engine is `processed`, as SGLang's are unless it
+was started with `SGLANG_RETURN_ORIGINAL_LOGPROB=1`. Left out: without `--enable-deterministic-inference` SGLang ignores
+seeds; here they count.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,38 +15,34 @@ from collections.abc import Mapping, Sequence
 from pydantic import JsonValue
 
 from distillkit.types import SamplingParams
-from distillkit_loopback.openai.bodies import GenerateBody, sampling_params
+from distillkit_loopback.openai.bodies import sampling_params
 from distillkit_loopback.openai.choices import ended_text
 from distillkit_loopback.openai.completion import Completion, Entry, Task
 from distillkit_loopback.openai.engine import Engine
 from distillkit_loopback.openai.errors import Refused, read
 from distillkit_loopback.openai.faults import Fault
-from distillkit_loopback.openai.models import Model
+from distillkit_loopback.openai.models import AdapterError, Model
 from distillkit_loopback.openai.routes import Function
+from distillkit_loopback.openai.sglang_bodies import GenerateBody
+from distillkit_loopback.openai.sglang_management import unseen
 from distillkit_loopback.transport.messages import Request, Response
 
 
 class Generate:
-    """The endpoints of an SGLang server, above all `POST /generate`."""
+    """The endpoint `POST /generate`."""
 
     def __init__(self, engine: Engine) -> None:
-        """Serve the engine's base model, without adapters."""
+        """Serve the engine's base model, and its adapters."""
         self._engine = engine
 
     def routes(self) -> Mapping[tuple[str, str], Function]:
         """The handlers by HTTP method and path."""
-        return {
-            ("GET", "/get_model_info"): self._model_info,
-            ("POST", "/generate"): self._generate,
-        }
-
-    def _model_info(self, request: Request, fault: Fault | None) -> Response:
-        name = self._engine.catalogue.base.name
-        return Response({"model_path": name, "tokenizer_path": name, "is_generation": True})
+        return {("POST", "/generate"): self._generate}
 
     def _generate(self, request: Request, fault: Fault | None) -> Response:
         body = read(GenerateBody, request.body)
-        model = self._engine.catalogue.base
+        model = self._model(body.lora_path)
+        version = self._engine.catalogue.weight_version
         if (body.text is None) == (body.input_ids is None):
             raise Refused(400, "Either text or input_ids should be provided.")
         prompt = self._engine.ids(model, body.input_ids if body.input_ids is not None else body.text or "")
@@ -55,10 +52,32 @@ class Generate:
         seed = self._engine.seed(body.sampling_params.sampling_seed, prompt)
         task = Task(prompt, sampling_params(body.sampling_params), seed, top if about_input else None, top)
         completion = self._engine.compute(model, task, fault)
-        return Response(_body(completion, body, model, len(prompt)))
+        return Response(_body(completion, body, model, version))
+
+    def _model(self, adapter: str | None) -> Model:
+        """The base model for None. An adapter that was unloaded is loaded again from where it was, without a word."""
+        catalogue = self._engine.catalogue
+        if not adapter:
+            return catalogue.base
+        path = catalogue.once_loaded.get(adapter)
+        if path is None:
+            names = ", ".join(map(repr, catalogue.once_loaded))
+            raise Refused(
+                400,
+                f"Got LoRA adapter that has never been loaded: {adapter}\nAll loaded adapters: dict_keys([{names}]).",
+            )
+        if adapter not in catalogue.adapters:
+            problem = unseen(path, "adapter_config.json")
+            try:
+                if problem is not None:
+                    raise AdapterError(problem)
+                catalogue.add(adapter, path)
+            except AdapterError as error:
+                raise Refused(400, f"Failed to implicitly load LoRA adapter {adapter}: {error}") from error
+        return catalogue.find(adapter)
 
     def _require_possible(self, body: GenerateBody, length: int) -> None:
-        body.sampling_params.require_computed()
+        body.require_computed()
         limit, total = self._engine.catalogue.context_length, length + body.sampling_params.max_new_tokens
         if length >= limit or total > limit:
             raise Refused(400, f"Requested token count exceeds the model's maximum context length of {limit} tokens.")
@@ -68,16 +87,20 @@ class Generate:
             raise Refused(400, f"{start} is higher than the number of input tokens {count}.")
 
 
-def _body(completion: Completion, body: GenerateBody, model: Model, length: int) -> JsonValue:
+def _body(completion: Completion, body: GenerateBody, model: Model, version: str) -> JsonValue:
     params = sampling_params(body.sampling_params)
-    special = not body.sampling_params.skip_special_tokens
-    text, matched = ended_text(completion, params, model, special=special, included=False)
+    special, included = not body.sampling_params.skip_special_tokens, body.sampling_params.no_stop_trim
+    text, matched = ended_text(completion, params, model, special=special, included=included)
+    sampled = len(completion.sampled_ids)
+    span: dict[str, JsonValue] = {"version": version, "start": 0, "end": sampled}
     meta: dict[str, JsonValue] = {
         "id": "loopback",
         "finish_reason": _finish_reason(completion, params, matched),
-        "prompt_tokens": length,
-        "completion_tokens": len(completion.sampled_ids),
+        "prompt_tokens": len(completion.prompt_ids),
+        "completion_tokens": sampled,
         "cached_tokens": 0,
+        "weight_version": version,
+        "weight_versions": [span],
     }
     if body.return_logprob:
         show = model if body.return_text_in_logprobs else None

@@ -28,9 +28,14 @@ from distillkit_loopback.transport.messages import Request, Response
 class Completions:
     """The endpoint `POST /v1/completions`, as vLLM has it."""
 
-    def __init__(self, engine: Engine, *, prompt_logprobs: bool, ids: bool) -> None:
-        """Without `prompt_logprobs` or `ids` those fields are ignored in requests, and are not in responses."""
+    def __init__(self, engine: Engine, *, prompt_logprobs: bool, ids: bool, any_model: bool = False) -> None:
+        """Without `prompt_logprobs` or `ids` those fields are ignored in requests, and are not in responses.
+
+        `any_model`: as SGLang has it, which takes every name for that of its base model, samples at least one token,
+        and names candidates by their text.
+        """
         self._engine = engine
+        self._any_model = any_model
         self._ignored: dict[str, object] = {}
         self._left_out: set[str] = set()
         if not prompt_logprobs:
@@ -39,11 +44,13 @@ class Completions:
         if not ids:
             self._ignored |= {"return_token_ids": False, "return_tokens_as_token_ids": False}
             self._left_out |= {"token_ids", "prompt_token_ids"}
+        if any_model:
+            self._ignored |= {"return_tokens_as_token_ids": False}
 
     def respond(self, request: Request, fault: Fault | None) -> Response:
         """The response to a completion request, with one choice."""
         body = read(CompletionBody, request.body).model_copy(update=self._ignored)
-        model = self._engine.catalogue.find(body.model)
+        model = self._engine.catalogue.find(None if self._any_model else body.model)
         prompt = self._engine.ids(model, body.prompt)
         self._require_possible(body, len(prompt), model.vocabulary)
         completion = self._engine.compute(model, self._task(body, prompt), fault)
@@ -76,6 +83,8 @@ class Completions:
     def _require_possible(self, body: CompletionBody, length: int, vocabulary: int) -> None:
         body.require_computed()
         limit = self._engine.catalogue.context_length
+        if self._any_model and body.max_tokens == 0:
+            raise Refused(400, "max_tokens must be positive", param="max_tokens")
         if body.max_tokens == 0 and not body.echo:
             raise Refused(400, "max_tokens must be at least 1, got 0.", param="max_tokens")
         if length + body.max_tokens > limit:

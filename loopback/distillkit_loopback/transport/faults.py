@@ -73,10 +73,16 @@ class GenerationConfig:
         return cls(values)
 
     def filled(self, request: Request) -> Request:
-        """The request as the server reads it; in SGLang's `sampling_params` null is a value too, and stands."""
+        """The request as the server reads it; in SGLang's `sampling_params` null is a value too, and stands.
+
+        vLLM's token interface takes nothing from the file.
+        """
         inner = request.fields.get("sampling_params")
         if not request.fields:
             return request
+        if isinstance(inner, dict) and "token_ids" in request.fields:
+            taken = self._filled(inner, "max_tokens") if self.forced else inner
+            return replace(request, body={**request.fields, "sampling_params": taken})
         if isinstance(inner, dict):
             return replace(request, body={**request.fields, "sampling_params": self._filled(inner, "max_new_tokens")})
         named = {name: value for name, value in request.fields.items() if value is not None}

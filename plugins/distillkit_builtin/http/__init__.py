@@ -1,1 +1,1 @@
-"""Scorer `http` and sampler `vllm`: models behind servers that speak what vLLM and SGLang speak."""
+"""Scorer `http`, and how samplers `vllm` and `sglang` ask: models behind servers that speak what those two speak."""

@@ -1,7 +1,8 @@
 """The live side of scorer `http`: its connection and dialect, between open and close."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,11 +13,11 @@ from distillkit.records import Failure, Rollout, Score, ScoreRequest
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest, Teacher
 from distillkit_builtin.http.cache import ScoreCache, identity
-from distillkit_builtin.http.completions import failure_of, raw_logprob_probes, require_raw_logprobs
+from distillkit_builtin.http.completions import Completions, failure_of
 from distillkit_builtin.http.dialects.dialect import ScoreQuery, TokenLogprobs
 from distillkit_builtin.http.dialects.sglang import SGLang
 from distillkit_builtin.http.model_requests import Send, as_score, sample_completion, score_tokens
-from distillkit_builtin.http.models import ONLY_SCORES, ServedModel
+from distillkit_builtin.http.models import ServedModel
 from distillkit_builtin.http.options import HttpScorerOptions
 from distillkit_builtin.http.probe import (
     find_spoken,
@@ -25,11 +26,17 @@ from distillkit_builtin.http.probe import (
     served_weights,
     server_version,
 )
+from distillkit_builtin.http.raw_logprobs import raw_logprob_probes, require_raw_logprobs
+from distillkit_builtin.http.sampled import CompletionForm
 from distillkit_builtin.http.score_file import ScoreFile
+from distillkit_builtin.http.sglang_completions import SGLangCompletions
 from distillkit_builtin.http.spoken import Spoken, joined
 from distillkit_builtin.remote.as_completed import as_completed
 from distillkit_builtin.remote.results import RefusedError, Result, UnansweredError, error_context
 from distillkit_builtin.remote.service_client import ServiceClient
+
+UNTEMPERED = (0.0, 1.0)
+"""Temperatures at which SGLang's logprobs are raw however it was started; it samples greedily at 1."""
 
 
 @dataclass(slots=True)
@@ -42,6 +49,16 @@ class HttpTeacher:
     spoken: Spoken
     cache: ScoreCache | None
     server_version: str | None = None
+    adapter: bool = False
+    """Whether `model` is an adapter."""
+    _raw: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _is_raw: bool = False
+    """Whether the server was found to report raw logprobs of what it samples."""
+
+    @property
+    def form(self) -> CompletionForm:
+        """How the server is asked for completions."""
+        return SGLangCompletions(self.adapter) if isinstance(self.spoken.dialect, SGLang) else Completions()
 
     @classmethod
     async def open(
@@ -51,25 +68,23 @@ class HttpTeacher:
 
         Raises InputError if the server cannot score, tokenizes in another way, or leaves a part of an adapter out.
         """
-        who = f"teacher {teacher.name!r}"
+        who, adapter = f"teacher {teacher.name!r}", served.parent is not None
         with error_context(who):
             client = ServiceClient.open(options, teacher.slug, tell=run.notify_as(who))
             try:
-                query = probe_query(teacher.model, tokenizer, run.scorer_needs)
+                query = replace(probe_query(teacher.model, tokenizer, run.scorer_needs), adapter=adapter)
                 spoken = await find_spoken(client, options, query, run.notify_as(who))
                 await require_same_tokenizer(client, teacher.model, tokenizer)
-                if served.parent is not None and not isinstance(spoken.dialect, SGLang):
+                if adapter and not isinstance(spoken.dialect, SGLang):
                     for probe in raw_logprob_probes():
                         way = spoken.given or spoken.dialect
-                        await require_raw_logprobs(client, way, teacher.model, probe, adapter=True)
+                        await require_raw_logprobs(client, Completions(), way, teacher.model, probe, adapter=True)
                 cache = await _open_cache(run, teacher, options, client, served)
                 version = await server_version(client)
             except BaseException:
                 await client.close()
                 raise
-        if isinstance(spoken.dialect, SGLang) and (run.plan is None or run.plan.evaluations):
-            run.notify(f"{who} at {client.roots[0]}: {ONLY_SCORES}")
-        return cls(teacher.name, teacher.model, client, spoken, cache, version)
+        return cls(teacher.name, teacher.model, client, spoken, cache, version, adapter)
 
     async def close(self) -> None:
         """Close connections; the cache's file belongs to all teachers that use it."""
@@ -113,7 +128,8 @@ class HttpTeacher:
         return scored if isinstance(scored, Failure) else as_score(request, scored)
 
     def _query(self, request: ScoreRequest) -> ScoreQuery:
-        return ScoreQuery(self.model, request.prompt_ids, request.token_ids, request.topk, request.at_ids)
+        ids = request.prompt_ids, request.token_ids
+        return ScoreQuery(self.model, *ids, request.topk, request.at_ids, adapter=self.adapter)
 
     async def _computed(self, request: ScoreRequest, send: Send) -> TokenLogprobs | Failure:
         answers: list[TokenLogprobs] = []
@@ -125,9 +141,21 @@ class HttpTeacher:
         return joined(answers)
 
     async def _sample(self, request: SampleRequest) -> Rollout | Failure:
-        if isinstance(self.spoken.dialect, SGLang):
-            return Failure(request, f"teacher {self.name!r}: {ONLY_SCORES}")
-        return await sample_completion(self._send, request, self.model, 0)
+        if isinstance(self.spoken.dialect, SGLang) and request.params.temperature not in UNTEMPERED:
+            await self._require_raw_logprobs()
+        return await sample_completion(self._send, self.form, request, self.model, 0)
+
+    async def _require_raw_logprobs(self) -> None:
+        """Once. Raises InputError for an SGLang that reports logprobs at the sampling temperature, as by default."""
+        async with self._raw:
+            if self._is_raw:
+                return
+            with error_context(f"teacher {self.name!r}"):
+                for probe in raw_logprob_probes():
+                    await require_raw_logprobs(
+                        self.client, self.form, self.spoken.dialect, self.model, probe, adapter=self.adapter
+                    )
+            self._is_raw = True
 
     async def _send(
         self,

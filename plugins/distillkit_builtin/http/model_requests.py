@@ -7,8 +7,8 @@ from pydantic import JsonValue
 from distillkit.arrays import Array
 from distillkit.records import Failure, Rollout, Score, ScoreRequest
 from distillkit.types import SampleRequest
-from distillkit_builtin.http.completions import PATH, completion_payload, parse_completion
 from distillkit_builtin.http.dialects.dialect import Dialect, ScoreQuery, TokenLogprobs, parse_scores
+from distillkit_builtin.http.sampled import CompletionForm
 from distillkit_builtin.remote.results import Result
 
 Send = Callable[[SampleRequest | ScoreRequest, str, Mapping[str, JsonValue]], Awaitable[Result | Failure]]
@@ -16,15 +16,14 @@ Send = Callable[[SampleRequest | ScoreRequest, str, Mapping[str, JsonValue]], Aw
 
 
 async def sample_completion(
-    send: Send, request: SampleRequest, model: str, version: int, cache_salt: str | None = None
+    send: Send, form: CompletionForm, request: SampleRequest, model: str, version: int, cache_salt: str | None = None
 ) -> Rollout | Failure:
     """A completion by `model`, as that of policy `version`. Raises AlignmentError unless ids and logprobs are there.
 
     Of a prompt's prefixes the server uses only what it computed under the same `cache_salt`.
     """
-    payload = completion_payload(request, model)
-    outcome = await send(request, PATH, payload if cache_salt is None else {**payload, "cache_salt": cache_salt})
-    return outcome if isinstance(outcome, Failure) else parse_completion(outcome.value, request, model, version)
+    outcome = await send(request, form.path, form.payload(request, model, cache_salt))
+    return outcome if isinstance(outcome, Failure) else form.parse(outcome.value, request, model, version)
 
 
 async def score_tokens(

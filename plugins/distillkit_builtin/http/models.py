@@ -9,12 +9,6 @@ from distillkit.errors import InputError, suggest
 from distillkit.files.strict_json import shortened
 
 DialectName = Literal["auto", "prompt_logprobs", "vllm_tokens", "echo", "sglang"]
-ONLY_SCORES = (
-    "it only scores, since it is reached by SGLang's /generate (dialect sglang); an evaluator that has teachers write "
-    "(teacher_trace, pattern with compare) would end the run at its first evaluation: leave it out, set compare: "
-    "false, or serve this teacher by vLLM"
-)
-"""What follows the teacher's name in notes, notices and failures."""
 SHOWN = 20
 """Served models that an error names."""
 
@@ -28,6 +22,8 @@ class ServedModel(BaseModel):
     """Directory or hub name at the server."""
     parent: str | None = None
     """The base model of an adapter; None for a base model."""
+    owned_by: str | None = Field(None, exclude=True)
+    """The kind of server, such as `vllm` or `sglang`."""
 
     def provenance(self, roots: Sequence[str], version: str | None) -> dict[str, JsonValue]:
         """What `summary.json` says of it; `version` is the server's own, where it is known."""

@@ -31,10 +31,11 @@ from distillkit_builtin.remote.service_client import ServiceClient
 DIALECTS: Sequence[Dialect] = (
     PromptLogprobs(),
     PromptLogprobs(max_tokens=1),
+    SGLang(),
     Echo(),
     Echo(max_tokens=1),
-    SGLang(),
 )
+"""In this order: SGLang answers an echo too, of whatever model is named, and computes whole prompts for it."""
 VERSION_SECONDS = 5.0
 """Within which a server is to say its version; that is good to know, and no more."""
 NOT_OFFERED = (403, 404, 405)

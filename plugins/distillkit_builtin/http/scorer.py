@@ -13,7 +13,7 @@ from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest
 from distillkit_builtin.hf_tokenizer import shared_tokenizer
-from distillkit_builtin.http.models import ONLY_SCORES, ServedModel, find_model, served_models
+from distillkit_builtin.http.models import ServedModel, find_model, served_models
 from distillkit_builtin.http.options import HttpScorerOptions, more_logprobs
 from distillkit_builtin.http.spoken import AT_IDS
 from distillkit_builtin.remote.options import RemoteOptions
@@ -41,14 +41,22 @@ class HttpScorer(HttpScorerOptions, Scorer, Sampler):
         with error_context(who):
             result = send_preflight_request(self, "/v1/models")
             models = served_models(result.value, result.root)
-            one_of_any_name = self.dialect == "sglang" and models
-            served = models[0] if one_of_any_name else find_model(models, self.teacher.model, result.root)
+            served = self._find(models, result.root)
         self._served = served
         replicas = f" and {len(self.roots) - 1} more" if len(self.roots) > 1 else ""
-        notes = [f"{who}: {served.id} at {result.root}{replicas}"]
-        if self.dialect == "sglang":
-            notes.append(f"{who}: {ONLY_SCORES}")
-        return CheckReport(tuple(notes))
+        return CheckReport((f"{who}: {served.id} at {result.root}{replicas}",))
+
+    def _find(self, models: Sequence[ServedModel], root: str) -> ServedModel:
+        """The teacher's model; of an SGLang, which has one base model, that one whatever it calls it."""
+        if self.dialect == "sglang" and models and all(model.id != self.teacher.model for model in models):
+            return models[0]
+        served = find_model(models, self.teacher.model, root)
+        if served.parent is not None and served.owned_by == "sglang" and self.dialect not in ("auto", "sglang"):
+            raise InputError(
+                f"{served.id} is an adapter at {root}, and SGLang's /v1/completions answers for its base model under "
+                "any name; set dialect: sglang"
+            )
+        return served
 
     def tokenizer(self, run: RunContext) -> Tokenizer:
         """The tokenizer of `tokenizer_model`, else of the model's name; what the server does is compared in `open`."""

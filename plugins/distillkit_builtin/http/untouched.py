@@ -12,7 +12,8 @@ that something is wrong is above zero after it: then more, up to 8, which the te
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from itertools import count
 
 from distillkit.arrays import token_ids
@@ -20,55 +21,57 @@ from distillkit.errors import InputError
 from distillkit.probe.sampling_test import SamplingTest, untouched_sampling
 from distillkit.records import Failure, Rollout
 from distillkit.types import SampleKey, SampleRequest, SamplingParams
-from distillkit_builtin.http.completions import PATH, completion_payload, parse_completion
+from distillkit_builtin.http.sampled import CompletionForm
 from distillkit_builtin.remote.service_client import ServiceClient
 
 TIMES, ROUNDS = 32, 8
 """How often a next token is sampled in a round, and how many rounds there are at most."""
 TEXT_TOKENS = 16
-HOW_TO_START = (
-    "start vLLM with --generation-config vllm and without --override-generation-config and logits processors, and look "
-    "for a proxy before it that changes requests"
-)
+Sampled = Callable[[Sequence[int], int, int], Awaitable[Rollout]]
+"""`(prompt, seed, most tokens) -> completion` of one replica."""
 
 
-async def require_untouched_sampling(client: ServiceClient, model: str, start: Sequence[int]) -> None:
+async def require_untouched_sampling(
+    client: ServiceClient, form: CompletionForm, model: str, start: Sequence[int]
+) -> None:
     """Raise InputError if a replica's completions are not sampled at temperature 1 without anything beside it.
 
     `start` are any token ids that `model` has; what it writes behind them are the prompts.
     """
     for root in client.roots:
-        test = await _measured(client, root, model, start)
+        test = await _measured(partial(_sampled, client, form, root, model), start, len(client.roots))
         if not test.untouched:
+            how = form.start.untouched
             raise InputError(
                 f"{root} samples from another distribution than the one whose logprobs it reports, although requests "
-                f"name every sampling field: {test.finding}. {HOW_TO_START[0].upper()}{HOW_TO_START[1:]}"
+                f"name every sampling field: {test.finding}. {how[0].upper()}{how[1:]}"
             )
 
 
-async def _measured(client: ServiceClient, root: str, model: str, start: Sequence[int]) -> SamplingTest:
+async def _measured(sampled: Sampled, start: Sequence[int], tests: int) -> SamplingTest:
+    """The test of one replica, one of `tests`."""
     seeds = count()
-    text = (await _sampled(client, root, model, (start, next(seeds), TEXT_TOKENS))).token_ids.tolist()
+    text = (await sampled(start, next(seeds), TEXT_TOKENS)).token_ids.tolist()
     again = [*text, *text, *text[: (len(text) + 1) // 2]]
     prompts = [[*start], [*start, *text[:4]], [*start, *text], again]
     groups: list[list[tuple[int, float]]] = [[] for _ in prompts]
     for _ in range(ROUNDS):
         for prompt, group in zip(prompts, groups, strict=True):
-            asked = [(prompt, next(seeds), 1) for _ in range(TIMES)]
-            found = await asyncio.gather(*(_sampled(client, root, model, each) for each in asked))
+            found = await asyncio.gather(*(sampled(prompt, next(seeds), 1) for _ in range(TIMES)))
             group += [(int(one.token_ids[0]), float(one.logprobs[0])) for one in found]
-        test = untouched_sampling(groups, tests=len(client.roots))
+        test = untouched_sampling(groups, tests=tests)
         if test.log_evidence <= 0.0 or not test.untouched:
             break
     return test
 
 
-async def _sampled(client: ServiceClient, root: str, model: str, asked: tuple[Sequence[int], int, int]) -> Rollout:
-    """A completion of `(prompt, seed, most tokens)`."""
-    prompt, seed, tokens = asked
+async def _sampled(
+    client: ServiceClient, form: CompletionForm, root: str, model: str, prompt: Sequence[int], seed: int, tokens: int
+) -> Rollout:
+    """A completion of at most so many `tokens`."""
     request = SampleRequest(SampleKey("probe", 0, seed), token_ids(prompt), seed, SamplingParams(tokens))
-    result = await client.post_to(root, PATH, completion_payload(request, model))
-    sampled = parse_completion(result.value, request, model, 0)
+    result = await client.post_to(root, form.path, form.payload(request, model))
+    sampled = form.parse(result.value, request, model, 0)
     if isinstance(sampled, Failure):
         raise InputError(f"{root}: {sampled.reason}")
     return sampled

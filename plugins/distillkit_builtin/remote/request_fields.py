@@ -5,7 +5,8 @@ take top_k, top_p, min_p, temperature and repetition_penalty from the model's ge
 `--sampling-defaults` and `--preferred-sampling-params`. So each request begins with its dialect's table here, also one
 that only scores, and overwrites what it has an opinion on. What is not sent stands in a second table with the reason
 why its default changes no number. A test compares both with the request models of the loopback servers, which list the
-real servers' fields, so that none is forgotten.
+real servers' fields, so that none is forgotten. SGLang's tables are in `generate_fields`, those of vLLM's token
+interface in `token_fields`.
 
 Read off vLLM's CompletionRequest (0.24 to 0.32, and what was newest in 2026), SGLang 0.5.23's SamplingParams and
 GenerateReqInput, and fireworks-ai 1.2.30's CompletionCreateParams.
@@ -14,11 +15,10 @@ GenerateReqInput, and fireworks-ai 1.2.30's CompletionCreateParams.
 import re
 from collections.abc import Mapping
 
-from pydantic import JsonValue
-
 from distillkit.frozen import frozen
-
-Fields = Mapping[str, JsonValue]
+from distillkit_builtin.remote.field_reasons import NO_DEFAULT, NOT_OURS, NOT_THE_NUMBERS, Fields
+from distillkit_builtin.remote.generate_fields import GENERATE, GENERATE_BODY
+from distillkit_builtin.remote.token_fields import TOKENS, TOKENS_BODY
 
 COMPLETIONS: Fields = frozen(
     {
@@ -49,9 +49,6 @@ COMPLETIONS: Fields = frozen(
 )
 """`POST /v1/completions` of vLLM, and of servers that take after it."""
 
-NO_DEFAULT = "null or empty where it is left out, and no setting of the server's fills it in"
-NOT_THE_NUMBERS = "changes when or how the response comes, not which tokens and logprobs are in it"
-NOT_OURS = "of other inputs or outputs than token ids and logprobs"
 COMPLETIONS_UNSENT: Mapping[str, str] = frozen(
     {
         "seed": "of the token behind a scored prompt, which is ignored; what is sampled has a seed of its own",
@@ -85,88 +82,6 @@ COMPLETIONS_UNSENT: Mapping[str, str] = frozen(
         "routed_experts_prompt_start": NOT_OURS,
         "return_token_offsets": NOT_OURS,
         "return_mm_kwargs": NOT_OURS,
-    }
-)
-
-TOKENS: Fields = frozen(
-    {
-        "n": 1,
-        "temperature": 1.0,
-        "top_p": 1.0,
-        "top_k": -1,
-        "min_p": 0.0,
-        "repetition_penalty": 1.0,
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0.0,
-        "logit_bias": None,
-        "allowed_token_ids": None,
-        "watermarking": False,
-        "min_tokens": 0,
-        "ignore_eos": False,
-        "stop": [],
-        "stop_token_ids": [],
-        "include_stop_str_in_output": False,
-        "skip_special_tokens": True,
-        "spaces_between_special_tokens": True,
-        "detokenize": False,
-    }
-)
-"""`sampling_params` of vLLM's `POST /inference/v1/generate`."""
-
-TOKENS_UNSENT: Mapping[str, str] = frozen(
-    {
-        "seed": "of a token that is ignored: this dialect only scores",
-        "logprobs": "of a token that is ignored: this dialect only scores",
-        "prompt_logprobs": NO_DEFAULT,
-        "skip_reading_prefix_cache": "vLLM sets it where a prompt is scored",
-        "logprob_token_ids": NO_DEFAULT,
-        "structured_outputs": NO_DEFAULT,
-        "bad_words": NO_DEFAULT,
-        "repetition_detection": NO_DEFAULT,
-        "thinking_token_budget": NO_DEFAULT,
-        "trace_decode_token_ids": NO_DEFAULT,
-        "extra_args": "of logits processors that a server was extended by; what those do by themselves is measured",
-        "flat_logprobs": NOT_THE_NUMBERS,
-        "stream_interval": NOT_THE_NUMBERS,
-        "skip_clone": NOT_THE_NUMBERS,
-        "output_kind": "vLLM sets it",
-        "output_text_buffer_length": "vLLM sets it",
-        "routed_experts_prompt_start": NOT_OURS,
-    }
-)
-
-GENERATE: Fields = frozen(
-    {
-        "n": 1,
-        "temperature": 1.0,
-        "top_p": 1.0,
-        "top_k": -1,
-        "min_p": 0.0,
-        "repetition_penalty": 1.0,
-        "presence_penalty": 0.0,
-        "frequency_penalty": 0.0,
-        "logit_bias": None,
-        "min_new_tokens": 0,
-        "ignore_eos": False,
-        "stop": None,
-        "stop_token_ids": None,
-        "stop_regex": None,
-        "no_stop_trim": False,
-        "skip_special_tokens": True,
-        "spaces_between_special_tokens": True,
-        "json_schema": None,
-        "regex": None,
-        "ebnf": None,
-        "structural_tag": None,
-        "custom_params": None,
-    }
-)
-"""`sampling_params` of SGLang's `POST /generate`; null is sent too: it overrules `--preferred-sampling-params`."""
-
-GENERATE_UNSENT: Mapping[str, str] = frozen(
-    {
-        "sampling_seed": "of a token that is not sampled: this dialect only scores",
-        "stream_interval": NOT_THE_NUMBERS,
     }
 )
 
@@ -217,7 +132,7 @@ FIREWORKS_UNSENT: Mapping[str, str] = frozen(
     }
 )
 
-SENT = frozenset({*COMPLETIONS, *TOKENS, *GENERATE, *FIREWORKS})
+SENT = frozenset({*COMPLETIONS, *TOKENS, *TOKENS_BODY, *GENERATE, *GENERATE_BODY, *FIREWORKS})
 WORD = re.compile(r"[a-z_]+")
 UNKNOWN = re.compile(
     r"(?i)unrecognized|unknown|unexpected|unsupported|not supported|extra (?:inputs|fields)|not permitted"

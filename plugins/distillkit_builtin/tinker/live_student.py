@@ -125,7 +125,7 @@ class LiveTinkerStudent:
         )
         endpoint = Endpoint(self.sdk, sampler, self.admission, seconds, before is None or before.raw)
         if before is None:
-            endpoint.raw = await reports_raw_logprobs(endpoint, "student 'tinker'")
+            endpoint.raw = await reports_raw_logprobs(endpoint, f"student 'tinker' at {self.options.root}")
             if not endpoint.raw:
                 self.run.notify(RESCORED)
         self.endpoint, self.published = endpoint, version

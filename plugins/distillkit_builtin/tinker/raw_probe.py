@@ -8,11 +8,11 @@ probable token alone, and what came with them is compared with what the server s
 import numpy as np
 
 from distillkit.arrays import token_ids
-from distillkit.errors import AlignmentError, InputError
+from distillkit.errors import AlignmentError, InputError, RunFailedError
 from distillkit.types import SamplingParams
 from distillkit_builtin.tinker.completions import Endpoint, checked_logprobs
 from distillkit_builtin.tinker.scored_response import Asked
-from distillkit_builtin.tinker.sdk_errors import refused_input
+from distillkit_builtin.tinker.sdk_errors import lacks_request, refused_input, run_failed
 
 PROBE_IDS = (1, 2, 3, 4)
 """Any prompt does: the server's samples are compared with its own scores."""
@@ -32,7 +32,8 @@ async def reports_raw_logprobs(endpoint: Endpoint, where: str) -> bool:
     """Whether it reports the model's own logprobs, at temperature 1 before top-k, however it samples.
 
     Raises:
-        InputError: if it does not even when it samples from the model's own distribution, or cannot be asked.
+        InputError: if it does not even when it samples from the model's own distribution, or refuses to.
+        RunFailedError: if it gives no response in time, or fails.
     """
     plain = await _difference(endpoint, PLAIN, where)
     if plain > TOLERANCE:
@@ -52,6 +53,11 @@ async def _difference(endpoint: Endpoint, params: SamplingParams, where: str) ->
         scored = await endpoint.score("a probe", PROBE_IDS, Asked(len(PROBE_IDS), token_ids(sampled.ids)))
     except AlignmentError as error:
         raise InputError(f"{where}: {error}") from error
+    except TimeoutError as error:
+        raise RunFailedError(
+            f"{where}: a first completion: no response within {endpoint.seconds:g} s (timeouts.request)"
+        ) from error
     except Exception as error:
-        raise refused_input(f"{where}: a first completion", error) from error
+        wrong = refused_input if lacks_request(error) else run_failed
+        raise wrong(f"{where}: a first completion", error) from error
     return float(np.max(np.abs(ours - scored.logprobs), initial=0.0))

@@ -6,12 +6,12 @@ from distillkit.errors import InputError
 from distillkit_builtin.tinker.options import TinkerStudentOptions
 from distillkit_builtin.tinker.server_facts import ServerFacts
 
+LAYERS = ("train_mlp", "train_attn", "train_unembed")
+CHOSEN = "the LoRA would be where the server puts it; leave it true"
 UNREAD: tuple[tuple[str, str, str, str], ...] = (
     ("grad_clip_norm", "AdamParams", "grad_clip_norm", "gradients would not be clipped; set it to 0"),
     ("checkpoint_ttl", "SaveWeightsRequest", "ttl_seconds", "checkpoints would stay for ever; set it to null"),
-    ("train_mlp", "LoRAConfig", "train_mlp", "the LoRA would be where the server puts it; leave it true"),
-    ("train_attn", "LoRAConfig", "train_attn", "the LoRA would be where the server puts it; leave it true"),
-    ("train_unembed", "LoRAConfig", "train_unembed", "the LoRA would be where the server puts it; leave it true"),
+    *((name, "LoRAConfig", name, CHOSEN) for name in LAYERS),
 )
 """Options, the kind of request and the field that carry them, and what follows where a server does not read that."""
 
@@ -28,7 +28,10 @@ def require_options(options: TinkerStudentOptions, facts: ServerFacts) -> None:
 
 
 def unverified_notes(options: TinkerStudentOptions, facts: ServerFacts) -> Iterator[str]:
-    """What is asked for and cannot be verified here, for `distillkit check` to say."""
+    """What is left to the server, or asked for and cannot be verified here, for `distillkit check` to say."""
+    unread = [name for name in LAYERS if facts.ignores("LoRAConfig", name)]
+    if unread:
+        yield f"student: which layers have the LoRA is the server's choice: it does not read {', '.join(unread)}"
     if facts.schemas is not None:
         return
     if options.grad_clip_norm:

@@ -6,8 +6,9 @@ from contextlib import asynccontextmanager
 
 from pydantic import JsonValue
 
+from distillkit_builtin.pushed.adapter_push import AdapterPush
+from distillkit_builtin.pushed.weight_push import THERE_SECONDS, LoadError, PushedVersion, WeightPush
 from distillkit_builtin.remote.results import RefusedError, Result, UnansweredError
-from distillkit_builtin.vllm.weight_push import THERE_SECONDS, PushedVersion, WeightPush
 
 LORA_HOW = (
     "start vLLM with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 in its environment and --enable-lora --max-lora-rank N (at "
@@ -24,13 +25,12 @@ WEIGHTS_HOW = (
 )
 
 
-class AdapterPush(WeightPush):
-    """A LoRA, pushed by `/v1/load_lora_adapter`."""
+NO_ADAPTER = "No adapter found"
+"""In what vLLM responds, with 404, where it finds no adapter at the path that it is given."""
 
-    @property
-    def model(self) -> str:
-        """The adapter's name at the servers."""
-        return self.served.label
+
+class VllmAdapterPush(AdapterPush):
+    """A LoRA, pushed by `/v1/load_lora_adapter`."""
 
     @property
     def how_to_start(self) -> str:
@@ -54,9 +54,9 @@ class AdapterPush(WeightPush):
             if error.status != 404:
                 raise
 
-    async def holds(self, root: str) -> bool:
-        """True: a server gives results of an adapter only if it has one of that name."""
-        return True
+    def is_unseen(self, problem: LoadError) -> bool:
+        """Whether it finds no adapter there."""
+        return isinstance(problem, RefusedError) and problem.status == 404 and NO_ADAPTER in problem.message
 
 
 class FullWeightsPush(WeightPush):
@@ -116,6 +116,14 @@ class FullWeightsPush(WeightPush):
         except TimeoutError:
             reason = f"{root}: no answer to /resume within {RESUME_SECONDS:g} s; it may still be paused"
             raise UnansweredError(reason, 1, None) from None
+
+    def is_unseen(self, problem: LoadError) -> bool:
+        """False: what a worker says of a path that it does not see has no form of its own."""
+        return False
+
+    def sampled_it_all(self, root: str, versions: frozenset[str]) -> bool:
+        """Whether all weights that sampled have the current version's label."""
+        return versions <= {self.served.label}
 
     async def unload(self, root: str, old: PushedVersion) -> None:
         """Nothing: weights are replaced, and a replica with others than the current ones is given those again."""

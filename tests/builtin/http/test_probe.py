@@ -2,14 +2,17 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from loopback.openai.wire import COMPLETIONS, GENERATE, Serve, post, write_adapter
 
-from builtin.http.serving import bodies, opened, scorer
+from builtin.http.serving import bodies, opened, outcomes, score_requests, scorer, truth
 from distillkit.errors import InputError
-from distillkit.testing import make_context, make_teacher
+from distillkit.testing import make_context, make_request, make_teacher
+from distillkit.types import SamplingParams
 from distillkit_builtin.http.dialects.echo import Echo
 from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs
 from distillkit_builtin.http.dialects.sglang import SGLang
@@ -27,7 +30,8 @@ from distillkit_loopback.transport.messages import Request
         (Flavor("vllm", ids=False), "auto", PromptLogprobs()),
         (Flavor("vllm"), "echo", Echo()),
         (Flavor("echo"), "auto", Echo()),
-        (Flavor("sglang"), "auto", Echo()),
+        (Flavor("sglang"), "auto", SGLang()),
+        (Flavor("sglang"), "echo", Echo(max_tokens=1)),
         (Flavor("sglang", ids=False), "auto", SGLang()),
         (Flavor("sglang"), "sglang", SGLang()),
     ],
@@ -138,11 +142,51 @@ def test_sglangs_own_endpoint_takes_no_model_name(serve: Serve) -> None:
     assert "loopback at" in checked(scorer(serve(flavor=Flavor("sglang")), model="org/any", dialect="sglang"))[0]
 
 
-def test_check_says_that_a_teacher_on_sglang_does_not_write(serve: Serve) -> None:
-    (_, note) = checked(scorer(serve(flavor=Flavor("sglang")), dialect="sglang"))
-    assert note.startswith(
-        "teacher 'teacher': it only scores, since it is reached by SGLang's /generate (dialect sglang)"
-    )
+def with_adapter(serve: Serve, **options: Any) -> Any:
+    """An SGLang with a base model and an adapter `mine`."""
+    server = serve(name="base", flavor=Flavor("sglang"), **options)
+    server.catalogue._adapters["mine"] = ("/x", CategoricalModel(seed=5))
+    server.catalogue._once_loaded["mine"] = "/x"
+    return server
+
+
+@pytest.mark.parametrize(("model", "seed"), [("base", 0), ("mine", 5)])
+async def test_a_teacher_that_is_an_adapter_on_sglang_is_asked_for_by_its_name(
+    serve: Serve, model: str, seed: int
+) -> None:
+    """Its endpoint knows no model name, and would score the base model without a word."""
+    server = with_adapter(serve)
+    async with opened(scorer(server, model=model, dialect="sglang")) as plugin:
+        (score,) = await outcomes(plugin, score_requests())
+        (rollout,) = [one async for one in plugin.sample([make_request(max_tokens=4)])]
+    expected = CategoricalModel(seed=seed)
+    np.testing.assert_array_equal(score.logprobs, truth(model=expected))
+    prompt = rollout.request.prompt_ids.tolist()
+    np.testing.assert_array_equal(rollout.logprobs, truth(rollout.token_ids.tolist(), prompt, expected))
+    assert {body["lora_path"] for body in bodies(server, GENERATE)} == {None if model == "base" else "mine"}
+
+
+def test_an_adapter_on_sglang_is_not_asked_for_at_an_endpoint_that_takes_any_name(serve: Serve) -> None:
+    server = with_adapter(serve)
+    with pytest.raises(InputError, match=r"mine is an adapter at .* under any name; set dialect: sglang"):
+        checked(scorer(server, model="mine", dialect="echo"))
+    assert checked(scorer(server, model="base", dialect="echo")) == (f"teacher 'teacher': base at {server.url}",)
+
+
+@pytest.mark.parametrize(("temperature", "refused"), [(0.0, False), (1.0, False), (0.7, True)])
+async def test_a_teacher_on_an_sglang_with_tempered_logprobs_writes_at_temperatures_where_they_are_raw(
+    serve: Serve, temperature: float, refused: bool
+) -> None:
+    server = serve(flavor=Flavor("sglang"), processed_logprobs=True)
+    asked = [replace(make_request(sample=i), params=SamplingParams(4, temperature)) for i in range(3)]
+    async with opened(scorer(server, dialect="sglang")) as plugin:
+        if refused:
+            with pytest.raises(InputError, match=r"teacher 'teacher': .* SGLANG_RETURN_ORIGINAL_LOGPROB=1"):
+                _ = [one async for one in plugin.sample(asked)]
+            return
+        for rollout in [one async for one in plugin.sample(asked)]:
+            ids, prompt = rollout.token_ids.tolist(), rollout.request.prompt_ids.tolist()
+            np.testing.assert_allclose(rollout.logprobs, truth(ids, prompt), atol=1e-6)
 
 
 @pytest.mark.parametrize("body", [{"data": [{"name": "x"}]}, ["x"], {"detail": "welcome"}])

@@ -11,7 +11,7 @@ from builtin.http.serving import RESPONSE, bodies, opened, scorer
 from builtin.vllm.pushes import sampler
 from distillkit.arrays import token_ids
 from distillkit.errors import InputError
-from distillkit.testing import make_request
+from distillkit.testing import ByteTokenizer, make_request
 from distillkit.types import SamplingParams
 from distillkit_builtin.http.completions import completion_payload
 from distillkit_builtin.http.dialects.dialect import Dialect, ScoreQuery
@@ -19,14 +19,24 @@ from distillkit_builtin.http.dialects.echo import Echo
 from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs
 from distillkit_builtin.http.dialects.sglang import SGLang
 from distillkit_builtin.http.dialects.vllm_tokens import VllmTokens
-from distillkit_builtin.remote import request_fields
+from distillkit_builtin.http.sglang_completions import SGLangCompletions
+from distillkit_builtin.remote import generate_fields, request_fields, token_fields
+from distillkit_builtin.vllm.token_completions import TokenCompletions
 from distillkit_loopback.openai import faults
-from distillkit_loopback.openai.bodies import CompletionBody, GenerateParams, TokensBody, TokensParams, sampling_params
+from distillkit_loopback.openai.bodies import (
+    CompletionBody,
+    TokensBody,
+    TokensParams,
+    sampling_params,
+)
+from distillkit_loopback.openai.sglang_bodies import GenerateBody, GenerateParams
 
 TABLES = {
     "completions": (request_fields.COMPLETIONS, request_fields.COMPLETIONS_UNSENT),
-    "tokens": (request_fields.TOKENS, request_fields.TOKENS_UNSENT),
-    "generate": (request_fields.GENERATE, request_fields.GENERATE_UNSENT),
+    "tokens": (token_fields.TOKENS, token_fields.TOKENS_UNSENT),
+    "tokens, body": (token_fields.TOKENS_BODY, token_fields.TOKENS_BODY_UNSENT),
+    "generate": (generate_fields.GENERATE, generate_fields.GENERATE_UNSENT),
+    "around generate": (generate_fields.GENERATE_BODY, generate_fields.GENERATE_BODY_UNSENT),
     "fireworks": (request_fields.FIREWORKS, request_fields.FIREWORKS_UNSENT),
 }
 NEUTRAL = SamplingParams(7)
@@ -54,24 +64,61 @@ def test_each_field_of_a_completion_is_sent_or_has_a_reason(what: str) -> None:
     CompletionBody.model_validate(payload)
 
 
-def test_each_field_of_generate_is_sent_or_has_a_reason() -> None:
-    params: Any = SGLang().payload(query())["sampling_params"]
-    known = set(GenerateParams.model_fields)
-    assert known - set(params) - set(request_fields.GENERATE_UNSENT) == set()
-    assert set(params) <= known
-    assert sampling_params(GenerateParams.model_validate(params)) == sampling_params(
+def sent_to_generate() -> dict[str, Mapping[str, Any]]:
+    return {
+        "sampling": SGLangCompletions(adapter=True).payload(make_request(max_tokens=0), "m"),
+        "scoring": SGLang().payload(query()),
+    }
+
+
+@pytest.mark.parametrize("what", sent_to_generate())
+def test_each_field_of_generate_is_sent_or_has_a_reason(what: str) -> None:
+    payload: Any = sent_to_generate()[what]
+    for sent, body, reasons in (
+        (payload, GenerateBody, generate_fields.GENERATE_BODY_UNSENT),
+        (payload["sampling_params"], GenerateParams, generate_fields.GENERATE_UNSENT),
+    ):
+        known = set(body.model_fields)
+        assert known - set(sent) - set(reasons) == set()
+        assert set(sent) <= known
+    assert {*generate_fields.GENERATE_BODY} <= set(payload)
+    assert {*generate_fields.GENERATE} <= set(payload["sampling_params"])
+    assert sampling_params(GenerateBody.model_validate(payload).sampling_params) == sampling_params(
         GenerateParams(max_new_tokens=0, temperature=1.0)
     )
 
 
-def test_each_field_of_the_token_interface_is_sent_or_has_a_reason() -> None:
-    payload: Any = VllmTokens().payload(query())
-    params, known = payload["sampling_params"], set(TokensParams.model_fields)
-    assert known - set(params) - set(request_fields.TOKENS_UNSENT) == set()
-    assert set(params) <= known
-    TokensBody.model_validate(payload)
-    read = sampling_params(TokensParams.model_validate(params))
-    assert read == sampling_params(TokensParams(max_tokens=1, temperature=1.0))
+def test_what_a_config_asks_for_is_sent_to_generate() -> None:
+    request = replace(make_request(), params=SamplingParams(7, 0.6, 0.9, 40, ("\n",), (5,)), wanted={"topk": 3})
+    payload: Any = SGLangCompletions(adapter=True).payload(request, "mine")
+    sent = payload["sampling_params"]
+    asked = ("max_new_tokens", "temperature", "top_p", "top_k", "stop", "stop_token_ids", "sampling_seed")
+    assert [sent[name] for name in asked] == [7, 0.6, 0.9, 40, ["\n"], [5], request.seed]
+    assert sent["no_stop_trim"] is True
+    assert (payload["lora_path"], payload["top_logprobs_num"]) == ("mine", 3)
+    assert SGLangCompletions().payload(request, "base")["lora_path"] is None
+
+
+def sent_to_the_token_interface() -> dict[str, Mapping[str, Any]]:
+    return {
+        "sampling": TokenCompletions(ByteTokenizer()).payload(make_request(max_tokens=7), "m"),
+        "scoring": VllmTokens().payload(query()),
+    }
+
+
+@pytest.mark.parametrize("what", sent_to_the_token_interface())
+def test_each_field_of_the_token_interface_is_sent_or_has_a_reason(what: str) -> None:
+    payload: Any = sent_to_the_token_interface()[what]
+    for sent, body, table, reasons in (
+        (payload, TokensBody, token_fields.TOKENS_BODY, token_fields.TOKENS_BODY_UNSENT),
+        (payload["sampling_params"], TokensParams, token_fields.TOKENS, token_fields.TOKENS_UNSENT),
+    ):
+        known = set(body.model_fields)
+        assert known - set(sent) - set(reasons) == set()
+        assert set(sent) <= known
+        assert set(table) <= set(sent)
+    read = sampling_params(TokensBody.model_validate(payload).sampling_params)
+    assert read == sampling_params(TokensParams(max_tokens=read.max_tokens, temperature=1.0))
 
 
 @pytest.mark.parametrize("name", TABLES)

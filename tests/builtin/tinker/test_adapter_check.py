@@ -28,7 +28,7 @@ def archive(folder: Path, base: str, change: Change = dict) -> Path:
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.5)
-    model.save_pretrained(folder)
+    model.save_pretrained(str(folder))
     config = json.loads((folder / "adapter_config.json").read_text())
     config |= {"target_modules": None, "task_type": None, "base_model_name_or_path": "elsewhere"}
     (folder / "adapter_config.json").write_text(json.dumps(config))

@@ -26,7 +26,8 @@ class Client:
     """Answers with what it is given, or never; scores of a token are minus its id."""
 
     def __init__(self, *answers: Any) -> None:
-        self.answers, self.asked = list(answers), []
+        self.answers = list(answers)
+        self.asked: list[dict[str, Any]] = []
 
     def sample(self, prompt: Sequence[int], *, num_samples: int, sampling_params: dict[str, Any], **more: Any) -> Any:
         self.asked.append(sampling_params | {"num_samples": num_samples, "prompt": list(prompt)})

@@ -104,7 +104,8 @@ def test_what_the_sdk_tries_again_changes_no_number(
 
     service = start("hosted")
     for path in ("asample", "forward_backward", "optim_step", "save_weights_for_sampler", "retrieve_future"):
-        for number, fault in enumerate((Status(503), Hangup(), Hangup(applied=True), Delay(0.2))):
+        faults: tuple[Status | Hangup | Delay, ...] = (Status(503), Hangup(), Hangup(applied=True), Delay(0.2))
+        for number, fault in enumerate(faults):
             service.faults.add(fault, after=3 * number, where=f"{path}$")
     distillkit.run(config_of(service, tmp_path, models, "troubled"))
     require_same(tmp_path / "runs/troubled", calm)
@@ -118,7 +119,7 @@ def test_a_dead_server_is_named_in_time_and_the_run_goes_on_with_another(
 
     kept = tmp_path / "server"
     kept.mkdir()
-    dying, timeouts = start("hosted", folder=kept), {"step": 2.0, "request": 2.0, "weight_sync": 2.0}
+    dying, timeouts = start("hosted", folder=kept), {"step": 2.0, "request": 20.0, "weight_sync": 20.0}
     dying.faults.add(Dies(), after=2, where="optim_step$")
     began = time.monotonic()
     with pytest.raises(RunFailedError, match=r"a training step: no response within 2 s.*--resume"):

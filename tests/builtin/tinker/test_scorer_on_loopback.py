@@ -135,7 +135,7 @@ async def test_missing_logprobs_end_the_run(serve: Any, scorer: Any, kind: Kind,
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_refused_request_is_lost_alone(serve: Any, scorer: Any, kind: Kind) -> None:
-    from distillkit_loopback.tinker.faults import Status
+    from distillkit_loopback.transport.faults import Status
 
     service = serve(kind)
     plugin = scorer(service)
@@ -148,7 +148,7 @@ async def test_a_refused_request_is_lost_alone(serve: Any, scorer: Any, kind: Ki
 
 
 async def test_a_refused_key_ends_the_run(serve: Any, scorer: Any) -> None:
-    from distillkit_loopback.tinker.faults import Status
+    from distillkit_loopback.transport.faults import Status
 
     service = serve("hosted")
     plugin = scorer(service)

@@ -153,6 +153,14 @@ def test_what_cannot_be_known_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert student.context_length(make_context()) == 64
 
 
+def test_which_layers_are_trained_is_said_to_be_the_servers_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, report = check(monkeypatch, SKYRL)
+    assert report.notes[1:] == (
+        "student: which layers have the LoRA is the server's choice: it does not read train_mlp, train_attn, "
+        "train_unembed",
+    )
+
+
 def test_addresses_are_without_the_paths_that_the_sdk_adds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert TinkerStudent(model="m", base_url="http://a:1/x/api/v1/").root == "http://a:1/x"
     assert TinkerStudent(model="m").root == "https://tinker.thinkingmachines.dev/services/tinker-prod"

@@ -14,7 +14,7 @@ from builtin.vllm.test_weight_push import with_weights_on
 from distillkit.errors import InputError, RunFailedError
 from distillkit.records import Weights
 from distillkit.testing import make_context
-from distillkit_builtin.vllm import weight_push
+from distillkit_builtin.pushed import weight_push
 from distillkit_loopback.openai import faults
 from distillkit_loopback.openai.categorical import CategoricalModel
 from distillkit_loopback.openai.server import LoopbackServer

@@ -17,7 +17,7 @@ from builtin.vllm.pushes import LOAD, UNLOAD, require_sampled_by, sample, sample
 from distillkit.errors import InputError, RunFailedError
 from distillkit.records import Failure, Weights
 from distillkit.testing import make_context, make_request
-from distillkit_builtin.vllm import weight_push
+from distillkit_builtin.pushed import weight_push
 from distillkit_loopback.openai import faults
 from distillkit_loopback.openai.categorical import CategoricalModel
 from distillkit_loopback.transport.messages import Request

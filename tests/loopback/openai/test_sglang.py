@@ -1,5 +1,6 @@
 """`/generate` as SGLang has it."""
 
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -8,6 +9,7 @@ import pytest
 
 from distillkit_loopback.openai.categorical import CategoricalModel
 from distillkit_loopback.openai.flavors import Flavor
+from distillkit_loopback.openai.server import LoopbackServer
 from loopback.openai.wire import (
     GENERATE,
     PROMPT,
@@ -18,6 +20,7 @@ from loopback.openai.wire import (
     generate,
     post,
     refused,
+    write_adapter,
 )
 
 
@@ -70,8 +73,87 @@ def test_sglang_refuses_what_cannot_be(serve: Serve, body: dict[str, Any]) -> No
     assert refused(post(server, GENERATE, return_logprob=True, sampling_params=sampling, **body))[0] == 400
 
 
-def test_sglang_serves_echo_too_and_no_adapters(serve: Serve) -> None:
+def test_sglang_serves_echo_too_of_any_model_with_a_token_behind_it(serve: Serve) -> None:
     server = serve(flavor=Flavor("sglang"))
-    assert complete(server, **SCORING, logprobs=0)["logprobs"]["token_logprobs"] == [None, *expected(PROMPT)]
-    assert post(server, "/v1/load_lora_adapter", lora_name="x", lora_path="/y").status_code == 404
+    asked = {**SCORING, "logprobs": 0, "max_tokens": 1, "model": "no/such"}
+    assert complete(server, **asked)["logprobs"]["token_logprobs"][:5] == [None, *expected(PROMPT)]
+    status, _, message = refused(post(server, "/v1/completions", **SCORING, logprobs=0))
+    assert (status, message) == (400, "max_tokens must be positive")
     assert httpx.get(server.url + "/get_model_info").json()["is_generation"] is True
+
+
+# As a real SGLang 0.5.23 answered, word for word but for paths.
+
+
+def adapter(server: LoopbackServer, path: str, **body: str) -> tuple[int, bool, str | None]:
+    response = post(server, path, **body)
+    said = response.json()
+    return response.status_code, said["success"], said["error_message"]
+
+
+def test_an_adapter_answers_under_its_name_also_after_it_was_unloaded(serve: Serve, tmp_path: Path) -> None:
+    server, path = serve(flavor=Flavor("sglang")), write_adapter(tmp_path / "a")
+    load, unload = "/load_lora_adapter", "/unload_lora_adapter"
+
+    def sampled() -> Any:
+        return generate(server, 4, input_ids=PROMPT, lora_path="a1", sampling_params={"sampling_seed": 3})
+
+    response = post(server, GENERATE, input_ids=PROMPT, lora_path="a1")
+    said = "Got LoRA adapter that has never been loaded: a1\nAll loaded adapters: dict_keys([])."
+    assert (response.status_code, response.json()["error"]["message"]) == (400, said)
+    assert adapter(server, load, lora_name="a1", lora_path=path) == (200, True, "")
+    again = (400, False, "Failed to load LoRA adapter a1 because it is already loaded")
+    assert adapter(server, load, lora_name="a1", lora_path=path) == again
+    first = sampled()
+    ids = first["output_ids"]
+    logprobs = [logprob for logprob, _, _ in first["meta_info"]["output_token_logprobs"]]
+    assert logprobs == expected([*PROMPT, *ids], CategoricalModel().adapted(Path(path)))[4:]
+    assert adapter(server, unload, lora_name="a1") == (200, True, "")
+    gone = (400, False, "LoRA with name a1 does not exist. Loaded LoRAs: odict_keys([])")
+    assert adapter(server, unload, lora_name="a1") == gone
+    assert sampled()["output_ids"] == ids
+    assert adapter(server, load, lora_name="a1", lora_path=path) == again
+    card = httpx.get(server.url + "/v1/models").json()["data"][1]
+    assert [card[name] for name in ("id", "root", "parent", "max_model_len")] == ["a1", path, "loopback", None]
+
+
+def test_an_adapter_that_is_not_there_is_taken_for_one_of_a_hub(serve: Serve, tmp_path: Path) -> None:
+    server = serve(flavor=Flavor("sglang"))
+    hub = "Repo id must be in the form 'repo_name' or 'namespace/repo_name': '/no/where'. Use `repo_type` argument if"
+    load = "/load_lora_adapter"
+    assert adapter(server, load, lora_name="a", lora_path="/no/where") == (400, False, f"{hub} needed.")
+    missing = f"[Errno 2] No such file or directory: '{tmp_path}/adapter_config.json'"
+    assert adapter(server, load, lora_name="a", lora_path=str(tmp_path)) == (400, False, missing)
+
+
+def test_whole_weights_change_with_their_label_and_the_models_name(serve: Serve, tmp_path: Path) -> None:
+    server = serve(name="smol", flavor=Flavor("sglang"))
+    empty = post(server, "/update_weights_from_disk", model_path=str(tmp_path), weight_version="v1")
+    none = f"Failed to get weights iterator: Cannot find any model weights with `{tmp_path}`."
+    assert (empty.status_code, empty.json()["message"]) == (400, none)
+    (tmp_path / "model.safetensors").write_text("1")
+    done = post(server, "/update_weights_from_disk", model_path=str(tmp_path), weight_version="v1")
+    assert done.json()["message"] == "Succeeded to update model weights. Weight version updated to v1."
+    answer = generate(server, 2, input_ids=PROMPT)
+    assert answer["meta_info"]["weight_version"] == "v1"
+    assert answer["meta_info"]["weight_versions"] == [{"version": "v1", "start": 0, "end": 2}]
+    assert httpx.get(server.url + "/v1/models").json()["data"][0]["id"] == str(tmp_path)
+    assert httpx.get(server.url + "/server_info").json()["served_model_name"] == "smol"
+    post(server, "/update_weight_version", new_version="v2")
+    assert httpx.get(server.url + "/model_info").json()["weight_version"] == "v2"
+    server.stop()
+    server.start()
+    assert generate(server, 2, input_ids=PROMPT)["meta_info"]["weight_version"] == "default"
+    assert httpx.get(server.url + "/v1/models").json()["data"][0]["id"] == "smol"
+
+
+def test_logprobs_are_tempered_where_nothing_else_was_asked_for(serve: Serve) -> None:
+    raw, tempered = (serve(flavor=Flavor("sglang"), processed_logprobs=each) for each in (False, True))
+
+    def logprobs(server: LoopbackServer, temperature: float) -> list[float]:
+        params = {"sampling_seed": 3, "temperature": temperature}
+        meta = generate(server, 4, input_ids=PROMPT, sampling_params=params)["meta_info"]
+        return [logprob for logprob, _, _ in meta["output_token_logprobs"]]
+
+    np.testing.assert_allclose(logprobs(raw, 1.0), logprobs(tempered, 1.0), atol=1e-9)
+    assert np.abs(np.subtract(logprobs(raw, 0.3), logprobs(tempered, 0.3))).max() > 0.1

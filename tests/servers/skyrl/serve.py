@@ -25,8 +25,8 @@ def run_engine(arguments: list[str]) -> None:
 
         sample = backend.JaxBackendImpl.sample
 
-        def with_first(self: Any, batch: Any) -> Any:
-            answers = sample(self, batch)
+        def with_first(self: Any, prepared_batch: Any) -> Any:
+            answers = sample(self, prepared_batch)
             for answer in answers.values():
                 if getattr(answer, "prompt_logprobs", None) is not None:
                     answer.prompt_logprobs = [None, *answer.prompt_logprobs]

@@ -9,7 +9,7 @@ from typing import ClassVar
 from servers.server_process import ServerProcess, python_of
 
 SERVE = Path(__file__).parent / "serve.py"
-LIMITS = {"max_lora_adapters": 8, "max_lora_rank": 16, "train_micro_batch_size": 8, "sample_max_num_sequences": 8}
+LIMITS = {"max_lora_adapters": 8, "max_lora_rank": 16, "train_micro_batch_size": 1, "sample_max_num_sequences": 4}
 PYTHON = python_of("skyrl")
 COMPILED = PYTHON.parents[1] / "jax-cache"
 """XLA compiles each shape once, which takes seconds; it stays with the environment."""

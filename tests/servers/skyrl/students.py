@@ -36,8 +36,8 @@ async def opened(student: AnyStudent, run: RunContext) -> AsyncIterator[AnyStude
         await run.shared.release(run.user)
 
 
-def tinker_student(server: SkyrlProcess, model: Path, **over: Any) -> TinkerStudent:
-    options = {"base_url": server.url, "model": str(model), "lora_rank": 4, "learning_rate": 1e-2, **over}
+def tinker_student(server: SkyrlProcess, base: Path, /, **over: Any) -> TinkerStudent:
+    options = {"base_url": server.url, "model": str(base), "lora_rank": 4, "learning_rate": 1e-2, **over}
     return TinkerStudent(**options)
 
 

@@ -1,4 +1,4 @@
-"""Runs on a real Tinker server, killed and resumed, with the SDK that is installed and with the one of SkyRL's own."""
+"""Runs on a real Tinker server learn; killed and resumed, with either SDK, they end as one that was not killed."""
 
 import json
 import subprocess
@@ -9,11 +9,11 @@ import pytest
 from conftest import read_jsonl
 
 from servers.skyrl.skyrl_process import SkyrlProcess
-from servers.skyrl.tinker_runs import config_on, ended, kill_behind_checkpoint, start
+from servers.skyrl.tinker_runs import config_on, ended, kill_behind_checkpoint, read_json, start
 
 pytestmark = pytest.mark.servers
-STEPS = 3
-SAME = ("train/loss", "train/grad_norm", "reverse_kl")
+STEPS = 8
+SAME = ("train/loss", "train/grad_norm", "train/reverse_kl")
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def rows(tmp_path: Path) -> str:
     """Short prompts for a model that reads a token a byte; the teacher reads a word more."""
     path = tmp_path / "train.jsonl"
     with path.open("w", encoding="utf-8") as file:
-        for index in range(8):
+        for index in range(4 * STEPS):
             asked, hinted = ([{"role": "user", "content": f"{text} {index}"}] for text in ("why", "why, then,"))
             file.write(json.dumps({"messages": asked, "teacher_messages": hinted}) + "\n")
     return str(path)
@@ -48,10 +48,10 @@ def config_in(folder: Path, server: SkyrlProcess, rows: str) -> Path:
         server,
         folder,
         name="run",
-        data={"path": rows, "eval_path": None},
+        data={"path": rows, "eval_path": rows, "max_eval_rows": 8},
+        student={"learning_rate": 2e-3},
         teachers=[{"model": str(server.model), "scorer": {"name": "tinker", "base_url": server.url}}],
         router="single",
-        evaluators=[],
         sampling={"max_completion_tokens": 8},
         train={"prompt_groups_per_step": 4, "max_steps": STEPS, "save_every": 1},
     )
@@ -64,7 +64,8 @@ def test_a_run_that_is_killed_and_resumed_ends_as_one_that_is_not(
     ended(start(whole), whole)
     expected = losses_of(tmp_path / "whole/runs/run")
     assert len(expected) == STEPS
-    assert all(loss != 0 for loss, *_ in expected)
+    found = read_json(tmp_path / "whole/runs/run/summary.json")["eval"]
+    assert found["after"]["reverse_kl"] < 0.75 * found["before"]["reverse_kl"]
     version = [sys.executable, "-c", "import tinker; print(tinker.__version__)"]
     assert subprocess.check_output(version, env=old_sdk, text=True).strip() == "0.25.0"
     for sdk, env in (("installed", {}), ("old", old_sdk)):

@@ -30,7 +30,8 @@ def config_on(server: SkyrlProcess, folder: Path, **over: Any) -> Path:
     values["teachers"] = [{**teacher, "model": model, "scorer": scorer} for teacher in values["teachers"]]
     values |= {"evaluators": ["reverse_kl"], "sinks": ["console"], "probe": {"at_start": "never"}}
     for key, value in over.items():
-        values[key] = {**values[key], **value} if isinstance(values.get(key), dict) else value
+        both = isinstance(value, dict) and isinstance(values.get(key), dict)
+        values[key] = {**values[key], **value} if both else value
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     return path

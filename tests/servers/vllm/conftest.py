@@ -1,6 +1,7 @@
 """Real vLLM servers: the teachers' is without adapters, since vLLM 0.32 dies of prompt logprobs beside them.
 
-Each takes a minute to start, so all tests share them; the one without a prefix cache starts when it is asked for.
+Each takes a minute to start, so all tests share them; the one without a prefix cache starts when it is asked for; it
+has no token interface.
 """
 
 import json
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from servers.server_process import running
-from servers.vllm.vllm_process import LORA, VllmProcess
+from servers.vllm.vllm_process import LORA, TOKENS, VllmProcess
 
 GENERATION_CONFIG = {"top_k": 1, "repetition_penalty": 1.3}
 """Greedy, and less probable what was in the prompt: as strong as model files have it, or stronger."""
@@ -33,8 +34,8 @@ def served_model(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def servers(served_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[VllmProcess, VllmProcess]]:
     logs = tmp_path_factory.mktemp("vllm")
     pair = (
-        VllmProcess(served_model, logs / "teacher.log", ("--enable-scale-out", "--enable-prefix-caching")),
-        VllmProcess(served_model, logs / "student.log", LORA),
+        VllmProcess(served_model, logs / "teacher.log", (TOKENS, "--enable-prefix-caching")),
+        VllmProcess(served_model, logs / "student.log", (TOKENS, *LORA)),
     )
     with running(*pair):
         yield pair

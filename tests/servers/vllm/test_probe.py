@@ -61,6 +61,7 @@ async def _report(config: Path) -> ProbeReport:
     return await probed(prepare_run(resolved, registry, print), print)
 
 
+@pytest.mark.parametrize("cached_or_not", ["teacher_server"], indirect=True)
 def test_the_command_says_so(config: Path) -> None:
     command = [sys.executable, "-m", "distillkit", "check", str(config), "--probe"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -3,19 +3,27 @@
 import ast
 import asyncio
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from distillkit.arrays import token_ids
 from distillkit.probe.sampling_test import SamplingTest, untouched_sampling
+from distillkit.records import Rollout
 from distillkit.testing import make_context
 from distillkit.types import SampleKey, SampleRequest, SamplingParams
-from distillkit_builtin.http.completions import completion_payload
-from distillkit_builtin.remote.request_fields import COMPLETIONS, COMPLETIONS_UNSENT, TOKENS, TOKENS_UNSENT
+from distillkit_builtin.hf_tokenizer import HFTokenizer
+from distillkit_builtin.http.completions import Completions
+from distillkit_builtin.http.sampled import CompletionForm
+from distillkit_builtin.remote.request_fields import COMPLETIONS, COMPLETIONS_UNSENT
+from distillkit_builtin.remote.token_fields import TOKENS, TOKENS_BODY, TOKENS_BODY_UNSENT, TOKENS_UNSENT
 from distillkit_builtin.vllm.sampler import VllmSampler
-from distillkit_loopback.openai.bodies import CompletionBody, TokensParams
+from distillkit_builtin.vllm.token_completions import TokenCompletions
+from distillkit_loopback.openai.bodies import CompletionBody, TokensBody, TokensParams
+from servers.vllm.conftest import GENERATION_CONFIG
 from servers.vllm.vllm_process import VllmProcess
 
 pytestmark = pytest.mark.servers
@@ -37,6 +45,9 @@ def test_every_field_of_its_token_requests_is_known() -> None:
     assert theirs <= {*TOKENS, *TOKENS_UNSENT, *ours}
     assert {*TOKENS, *ours} <= theirs
     assert set(TokensParams.model_fields) <= theirs
+    body = fields_of("entrypoints/scale_out/token_in_token_out/protocol.py", "GenerateRequest")
+    assert body == {*TOKENS_BODY, *TOKENS_BODY_UNSENT, "model", "token_ids", "sampling_params"}
+    assert set(TokensBody.model_fields) <= body
 
 
 def test_every_field_of_its_requests_is_known() -> None:
@@ -49,14 +60,19 @@ def test_every_field_of_its_requests_is_known() -> None:
 
 
 NO_SAMPLING_FIELD = frozenset({"model", "prompt", "max_tokens", "seed", "logprobs", "return_token_ids"})
+Change = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 async def test_what_a_model_directory_says_of_sampling_changes_no_completion(cached_or_not: VllmProcess) -> None:
     """vLLM takes a model's generation_config.json for what requests leave out, which our requests do not."""
-    named = await asyncio.to_thread(measured, cached_or_not, None)
-    left_out = await asyncio.to_thread(measured, cached_or_not, NO_SAMPLING_FIELD)
+
+    def left_out(body: dict[str, Any]) -> dict[str, Any]:
+        return {name: body[name] for name in NO_SAMPLING_FIELD}
+
+    named = await asyncio.to_thread(measured, cached_or_not, Completions())
+    without = await asyncio.to_thread(measured, cached_or_not, Completions(), left_out)
     assert named.untouched, named.finding
-    assert not left_out.untouched, "this vLLM fills in nothing: the test shows nothing any more"
+    assert not without.untouched, "this vLLM fills in nothing: the test shows nothing any more"
     sampler = VllmSampler(base_url=cached_or_not.url)
     run = make_context()
     sampler.check(run)
@@ -64,18 +80,31 @@ async def test_what_a_model_directory_says_of_sampling_changes_no_completion(cac
     await sampler.close()
 
 
-def measured(server: VllmProcess, names: frozenset[str] | None) -> SamplingTest:
-    """The test of 3 x 64 first tokens by our requests, or only with their fields of these `names`."""
+async def test_nor_one_of_the_token_interface(teacher_server: VllmProcess, model: Path) -> None:
+    """It takes nothing from that file; a field that says the same is heard, so the measurement would find it."""
+
+    def said(body: dict[str, Any]) -> dict[str, Any]:
+        return {**body, "sampling_params": {**body["sampling_params"], **GENERATION_CONFIG}}
+
+    form = TokenCompletions(HFTokenizer.load(str(model)))
+    named = await asyncio.to_thread(measured, teacher_server, form)
+    greedy = await asyncio.to_thread(measured, teacher_server, form, said)
+    assert named.untouched, named.finding
+    assert not greedy.untouched
+
+
+def measured(server: VllmProcess, form: CompletionForm, change: Change | None = None) -> SamplingTest:
+    """The test of 3 x 64 first tokens by our requests, changed where there is a `change`."""
     groups = []
-    with httpx.Client(base_url=server.url, timeout=120) as client:
+    with httpx.Client(base_url=server.root, timeout=120) as client:
         for prompt in ([1, 2, 3, 4], [1, 2, 3, 4] * 4, [100, 2000, 3000]):
             group = []
             for seed in range(64):
                 request = SampleRequest(SampleKey("r", 0, seed), token_ids(prompt), seed, SamplingParams(1))
-                body = completion_payload(request, "smol")
-                if names is not None:
-                    body = {name: body[name] for name in names}
-                choice = client.post("/completions", json=body).raise_for_status().json()["choices"][0]
-                group.append((choice["token_ids"][0], choice["logprobs"]["token_logprobs"][0]))
+                body: Any = form.payload(request, "smol")
+                answer = client.post(form.path, json=body if change is None else change(body)).raise_for_status()
+                found = form.parse(answer.json(), request, "smol", 0)
+                assert isinstance(found, Rollout), found
+                group.append((int(found.token_ids[0]), float(found.logprobs[0])))
             groups.append(group)
     return untouched_sampling(groups)

@@ -1,17 +1,13 @@
 """Runs with teachers, and with a sampler, on a real vLLM server."""
 
-import threading
 from pathlib import Path
-from typing import Any, ClassVar
 
 import pytest
 from conftest import read_jsonl
-from pydantic import PrivateAttr
 
 import distillkit
-from distillkit import Sink
-from distillkit.events import Event, StepFinished
-from servers.demo_config import SHORT, demo
+from servers.demo_config import SHORT, demo, http_teachers
+from servers.killer import Killer
 from servers.scoring import FLOAT32
 from servers.server_process import TOP
 from servers.vllm.vllm_process import VllmProcess
@@ -19,24 +15,11 @@ from servers.vllm.vllm_process import VllmProcess
 pytestmark = pytest.mark.servers
 
 
-def http_teachers(server: VllmProcess, model: Path) -> list[dict[str, Any]]:
-    return [
-        {
-            "model": "smol",
-            "route_value": route,
-            "teacher_messages_key": key,
-            "tokenizer_model": str(model),
-            "scorer": {"name": "http", "base_url": server.url},
-        }
-        for route, key in (("short", "teacher_messages"), ("list", "list_messages"))
-    ]
-
-
 def test_the_demo_with_both_teachers_over_http_reaches_its_target(
     teacher_server: VllmProcess, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(TOP)
-    result = distillkit.run(demo(model, tmp_path, [], teachers=http_teachers(teacher_server, model)))
+    result = distillkit.run(demo(model, tmp_path, [], teachers=http_teachers(teacher_server.url, model)))
     before, after = result.eval["before"], result.eval["after"]
     assert after["reverse_kl"] < 0.6 * before["reverse_kl"]
     assert after["routes"]["short"]["pattern_rate"] > before["routes"]["short"]["pattern_rate"] + 0.3
@@ -70,34 +53,10 @@ def test_a_divergence_on_top_k_learns(
     monkeypatch.chdir(TOP)
     over = [*SHORT, f"student.sampler={{name: vllm, base_url: '{student_server.url}'}}", "train.max_steps=12"]
     over.append(f"loss={{name: divergence, support: {support}, k: 8}}")
-    sections = {"teachers": http_teachers(teacher_server, model)} if scorer == "http" else {}
+    sections = {"teachers": http_teachers(teacher_server.url, model)} if scorer == "http" else {}
     result = distillkit.run(demo(model, tmp_path, over, **sections))
     assert (result.steps, result.summary["failed_completions"]) == (12, 0)
     assert result.eval["after"]["reverse_kl"] < result.eval["before"]["reverse_kl"]
-
-
-class Killer(Sink):
-    """Kills a server in the middle of the third step, and starts it again."""
-
-    name: ClassVar[str] = "killer"
-    _server: VllmProcess | None = PrivateAttr(None)
-    _thread: threading.Thread | None = PrivateAttr(None)
-
-    @classmethod
-    def of(cls, server: VllmProcess) -> "Killer":
-        killer = cls()
-        killer._server = server
-        return killer
-
-    def emit(self, event: Event) -> None:
-        if isinstance(event, StepFinished) and event.step == 2:
-            self._thread = threading.Timer(1.0, self._kill)
-            self._thread.start()
-
-    def _kill(self) -> None:
-        assert self._server is not None
-        self._server.kill()
-        self._server.start()
 
 
 def test_a_server_that_is_killed_and_started_again_costs_nothing_but_time(
@@ -109,8 +68,7 @@ def test_a_server_that_is_killed_and_started_again_costs_nothing_but_time(
     killer = Killer.of(student_server)
     config = demo(model, tmp_path, [*SHORT, "train.max_steps=4"], student=student, sinks=[killer])
     result = distillkit.run(config)
-    assert killer._thread is not None
-    killer._thread.join()
+    killer.join()
     ledger = read_jsonl(result.run_dir / "ledger.jsonl")
     assert (result.steps, result.summary["failed_completions"]) == (4, 0)
     assert {entry["outcome"] for entry in ledger} == {"trained"}

@@ -15,9 +15,11 @@ from distillkit.records import Rollout, ScoreRequest
 from distillkit.testing import make_context
 from distillkit.types import Message, SampleKey, SampleRequest, SamplingParams, Teacher
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.http.completions import completion_payload, parse_completion
+from distillkit_builtin.http.completions import Completions
+from distillkit_builtin.http.sampled import CompletionForm
 from distillkit_builtin.http.scorer import HttpScorer
 from distillkit_builtin.local.scorer import LocalScorer
+from distillkit_builtin.vllm.token_completions import TokenCompletions
 from servers.scoring import FLOAT32, PROMPTS, requests_of, scores
 from servers.vllm.vllm_process import VllmProcess
 
@@ -80,17 +82,18 @@ async def test_stop_ids_and_stop_strings_end_completions_and_stay_in_them(
         await run.shared.release(run.user)
 
 
-async def test_a_samplers_top_k_are_those_of_the_local_backend(student_server: VllmProcess, model: Path) -> None:
+@pytest.mark.parametrize("by_tokens", [False, True], ids=["completions", "tokens"])
+async def test_a_samplers_top_k_are_those_of_the_local_backend(
+    student_server: VllmProcess, model: Path, by_tokens: bool
+) -> None:
     tokenizer = HFTokenizer.load(str(model))
+    form: CompletionForm = TokenCompletions(tokenizer) if by_tokens else Completions()
     prompt = token_ids(tokenizer.render([Message("user", PROMPTS[0])], {}))
     sampling = SamplingParams(max_tokens=12, temperature=1.5)
     requests = [SampleRequest(SampleKey("1-a", 0, i), prompt, 7 + i, sampling, {"topk": 5}) for i in range(4)]
-    client = httpx.AsyncClient(base_url=student_server.url, timeout=120)
-    async with client:
-        answers = [await client.post("/completions", json=completion_payload(one, "smol")) for one in requests]
-    found = [
-        parse_completion(a.raise_for_status().json(), r, "smol", 0) for a, r in zip(answers, requests, strict=True)
-    ]
+    async with httpx.AsyncClient(base_url=student_server.root, timeout=120) as client:
+        answers = [await client.post(form.path, json=form.payload(one, "smol")) for one in requests]
+    found = [form.parse(a.raise_for_status().json(), r, "smol", 0) for a, r in zip(answers, requests, strict=True)]
     rollouts = [one for one in found if isinstance(one, Rollout)]
     assert len(rollouts) == len(requests)
     local = LocalScorer(device="cpu", dtype="float32").bind(Teacher("smol", str(model)))
@@ -103,7 +106,7 @@ async def test_a_samplers_top_k_are_those_of_the_local_backend(student_server: V
     ("which", "said"),
     [
         ("teacher_server", "400: .*requires the V2 model runner"),
-        ("student_server", "403: Scale-out endpoints are disab"),
+        ("uncached_server", "403: Scale-out endpoints are disab"),
     ],
 )
 async def test_a_server_on_this_cpu_says_what_it_takes_and_is_asked_for_whole_prompts(

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from servers.server_process import ServerProcess, python_of
 
+TOKENS = "--enable-scale-out"
 LORA = ("--enable-lora", "--max-lora-rank", "16", "--max-loras", "2")
 
 
@@ -22,6 +23,7 @@ class VllmProcess(ServerProcess):
         "HF_HUB_OFFLINE": "1",
         "VLLM_NO_USAGE_STATS": "1",
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1",
+        "VLLM_SERVER_DEV_MODE": "1",
         "OMP_WAIT_POLICY": "PASSIVE",  # an idle server must not spin on the cores that train
     }
 

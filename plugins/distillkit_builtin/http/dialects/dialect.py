@@ -42,6 +42,10 @@ class ScoreQuery:
     """How many top-k tokens to return at each position besides; 0: none."""
     at_ids: IntArray | None = None
     """[R, K] ids whose logprobs to return at each position besides, -1 for none; None: no array of them."""
+    adapter: bool = False
+    """Whether `model` is an adapter, for servers that are told so."""
+    cache_salt: str | None = None
+    """Of a prompt's prefixes a server that reads its cache uses only what has the same salt."""
 
     @property
     def ids(self) -> list[int]:

@@ -16,7 +16,7 @@ from distillkit_builtin.http.dialects.dialect import (
     validated,
 )
 from distillkit_builtin.remote.candidates import Candidates, TopK
-from distillkit_builtin.remote.request_fields import GENERATE
+from distillkit_builtin.remote.generate_fields import GENERATE, GENERATE_BODY
 
 Triple = tuple[Logprob | None, TokenId, str | None]
 """Logprob, id, text (null unless it is requested)."""
@@ -43,13 +43,16 @@ class SGLang:
 
     def payload(self, query: ScoreQuery) -> dict[str, JsonValue]:
         """Logprobs from the prompt's last token on, which is the first that predicts a response's token."""
+        salt: dict[str, JsonValue] = {} if query.cache_salt is None else {"cache_salt": query.cache_salt}
         return {
+            **GENERATE_BODY,
+            **salt,
             "input_ids": list(query.ids),
             "sampling_params": {**GENERATE, "max_new_tokens": 0},
             "return_logprob": True,
             "logprob_start_len": max(0, len(query.prompt_ids) - 1),
             "top_logprobs_num": query.topk,
-            "return_text_in_logprobs": False,
+            "lora_path": query.model if query.adapter else None,
         }
 
     def parse(self, body: JsonValue, query: ScoreQuery) -> TokenLogprobs:
@@ -81,9 +84,17 @@ def _topk(meta: _Meta, query: ScoreQuery) -> TopK | None:
     top = meta.input_top_logprobs or []
     if len(top) not in (count, count + 1):
         raise AlignmentError(f"the response holds {len(top)} input_top_logprobs for {count} tokens")
-    tail = [entry or [] for entry in top[len(top) - count :]]
+    return best_of([entry or [] for entry in top[len(top) - count :]], query.topk)
+
+
+def best_of(top: Sequence[Sequence[Triple]], topk: int) -> TopK:
+    """The `topk` most probable tokens of each position, among those that the server names there.
+
+    Raises:
+        AlignmentError: if there are fewer, or one has no logprob.
+    """
     return Candidates.of(
-        [len(entry) for entry in tail],
-        (index for entry in tail for _, index, _ in entry),
-        (_known(triple, at) for at, entry in enumerate(tail) for triple in entry),
-    ).best(query.topk)
+        [len(entry) for entry in top],
+        (index for entry in top for _, index, _ in entry),
+        (_known(triple, at) for at, entry in enumerate(top) for triple in entry),
+    ).best(topk)

@@ -20,7 +20,7 @@ from distillkit_builtin.http.dialects.dialect import (
     require_possible,
     validated,
 )
-from distillkit_builtin.remote.request_fields import TOKENS
+from distillkit_builtin.remote.token_fields import TOKENS, TOKENS_BODY
 
 MAGIC = b"\x93NUMPY\x01\x00"
 """What a `.npy` file of version 1.0 begins with: two bytes follow, the length of a Python dict that describes it."""
@@ -40,7 +40,7 @@ class VllmTokens:
     """`POST /inference/v1/generate` with `prompt_logprob_token_ids`, which vLLM 0.32 has with `--enable-scale-out`.
 
     The head is computed for the response's rows alone, and the answer holds 4 bytes a number and nothing of the prompt.
-    The prefix cache is not read: vLLM computes the whole prompt where a part of it is scored.
+    The prefix cache is not read: a row that it covers is not computed, and the answer then has no scores at all.
 
     Row i of the answer is of the position before the response's token i, its columns are of the ids that were asked for
     there: the sampled one first, then the query's `at_ids`. `topk` is not asked for here. vLLM takes as many columns as
@@ -53,6 +53,7 @@ class VllmTokens:
     def payload(self, query: ScoreQuery) -> dict[str, JsonValue]:
         """The request's JSON body: the first row is that of the prompt's last token."""
         return {
+            **TOKENS_BODY,
             "model": query.model,
             "token_ids": list(query.ids),
             "sampling_params": {
@@ -60,6 +61,7 @@ class VllmTokens:
                 "max_tokens": 1,  # behind what is scored, and ignored
                 "prompt_logprob_token_ids": _asked(query).tolist(),
                 "prompt_logprob_start": len(query.prompt_ids) - 1,
+                "skip_reading_prefix_cache": True,  # where it covers a row that is asked for, vLLM drops all of them
             },
         }
 

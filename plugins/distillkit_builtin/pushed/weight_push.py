@@ -1,9 +1,10 @@
-"""Weight push: new weights into running vLLM servers, a LoRA as an adapter of a new name, all weights in place.
+"""Weight push: new weights into running servers, a LoRA as an adapter of a new name, all weights in place.
 
 A completion counts as policy `version` only if the server can show that it had these weights: an
 adapter by its name, which is new at each version; whole weights by the label that the server keeps beside them and
-loses when it is restarted. A version counts from when every replica has it; until then, and if one does not take it,
-completions are requested of the version before.
+loses when it is restarted: the answer names it itself (SGLang, vLLM's token interface), or the server is asked
+afterwards. A version counts from when every replica has it; until then, and if one does not take it, completions are
+requested of the version before.
 
 A replica that does not answer at all, while others do, is absent: they go on without it. When it is back, it is given
 the current version before a completion of it counts, as one that was restarted is.
@@ -16,16 +17,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distillkit.errors import InputError, RunFailedError
+from distillkit.frozen import frozen
 from distillkit_builtin.remote.results import RefusedError, UnansweredError
 from distillkit_builtin.remote.service_client import ServiceClient
 
-NO_ADAPTER = "No adapter found"
-"""In what vLLM responds, with 404, where it finds no adapter at the path that it is given."""
 DISK_HOW = (
     "a server reads weights from a directory that it sees itself: let it see the run's directory by a disk that both "
     "have, and set student.sampler.server_run_dir to where that is there; without one let the student sample by itself "
     "(no student.sampler)"
 )
+LABEL = "distillkit-"
+"""What the names of all versions begin with."""
 UNLOAD_SECONDS = 10.0
 """Within which a server must unload an adapter; one that is gone must not hold up the run's end."""
 THERE_SECONDS = 10.0
@@ -53,6 +55,8 @@ class WeightPush(ABC):
     """The base model's name at the servers."""
     nonce: str
     """Of this process, so that what another run pushed is never taken for ours."""
+    base_versions: Mapping[str, str] = field(default_factory=lambda: frozen({}))
+    """What each replica called its base model's weights when the run started; empty where answers do not say it."""
     current: PushedVersion | None = None
     """The version that every replica has loaded; None before the first push."""
     pending: PushedVersion | None = None
@@ -78,7 +82,7 @@ class WeightPush(ABC):
     def served(self) -> PushedVersion:
         """The current version. Raises RuntimeError before the first push."""
         if self.current is None:
-            raise RuntimeError("sampler 'vllm' is used before its first sync")
+            raise RuntimeError("the sampler is used before its first sync")
         return self.current
 
     async def push(self, version: int, path: Path) -> Mapping[str, str]:
@@ -92,10 +96,10 @@ class WeightPush(ABC):
                 one.
             InputError: instead, if it is the first version, and a server does not see its directory.
         """
-        self.pending = PushedVersion(version, str(path), f"distillkit-{self.nonce}-v{version}")
+        self.pending = PushedVersion(version, str(path), f"{LABEL}{self.nonce}-v{version}")
         problems = await self._load_everywhere(self.pending)
         if len(problems) == len(self.client.roots) or any(map(_is_refused, problems.values())):
-            unseen = any(map(_is_unseen, problems.values()))
+            unseen = any(map(self.is_unseen, problems.values()))
             kind = InputError if unseen and self.current is None else RunFailedError
             raise kind(await self._undo(self.pending, problems))
         self.current, self.pending = self.pending, None
@@ -139,7 +143,7 @@ class WeightPush(ABC):
 
     def _how(self, problems: Mapping[str, LoadError]) -> str:
         """What to do about them."""
-        return DISK_HOW if any(map(_is_unseen, problems.values())) else self.how_to_start
+        return DISK_HOW if any(map(self.is_unseen, problems.values())) else self.how_to_start
 
     async def unload_old(self, old: PushedVersion) -> Sequence[str]:
         """Unload a version that is not used any more, from an absent replica once it is back; as `unload_from`."""
@@ -196,10 +200,22 @@ class WeightPush(ABC):
         """
         return await self.holds(root) and seen == self.repairs(root) and seen % 2 == 0
 
+    @abstractmethod
+    def sampled_it_all(self, root: str, versions: frozenset[str]) -> bool:
+        """Whether an answer that names the `versions` of the weights of its tokens is of the current version alone.
+
+        Raises:
+            RunFailedError: if it never will be, since somebody else replaces weights at the replica.
+        """
+
     @property
     @abstractmethod
     def how_to_start(self) -> str:
         """How a server has to be started for this, as an error says it."""
+
+    @abstractmethod
+    def is_unseen(self, problem: LoadError) -> bool:
+        """Whether the server does not find what it was to load, as its answer says."""
 
     @abstractmethod
     async def load(self, root: str, new: PushedVersion) -> None:
@@ -216,11 +232,6 @@ class WeightPush(ABC):
 
 def _is_refused(problem: LoadError) -> bool:
     return isinstance(problem, RefusedError)
-
-
-def _is_unseen(problem: LoadError) -> bool:
-    """Whether the server does not find what it was to load."""
-    return isinstance(problem, RefusedError) and problem.status == 404 and NO_ADAPTER in problem.message
 
 
 def _reason(problem: LoadError) -> str:

@@ -1,0 +1,1 @@
+"""Rollouts from an SGLang server for a student that is trained elsewhere."""

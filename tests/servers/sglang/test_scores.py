@@ -1,0 +1,189 @@
+"""Scores and completions of a real SGLang server, held against the local backend and PEFT."""
+
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+
+from distillkit.arrays import token_ids
+from distillkit.context import RunContext
+from distillkit.records import Rollout, Weights
+from distillkit.testing import make_context
+from distillkit.types import Message, SampleKey, SampleRequest, SamplingParams, Teacher
+from distillkit_builtin.hf_tokenizer import HFTokenizer
+from distillkit_builtin.http.dialects.dialect import ScoreQuery
+from distillkit_builtin.http.dialects.sglang import SGLang
+from distillkit_builtin.http.scorer import HttpScorer
+from distillkit_builtin.local.scorer import LocalScorer
+from distillkit_builtin.sglang.sampler import SGLangSampler
+from servers.scoring import FLOAT32, PROMPTS, requests_of, scores
+from servers.sglang.sglang_process import SGLangProcess
+
+pytestmark = pytest.mark.servers
+PROMPT = [1, 2, 3, 4, 500, 600]
+
+
+@pytest.mark.parametrize("dialect", ["sglang", "auto"])
+async def test_scores_are_those_of_the_local_backend(server: SGLangProcess, model: Path, dialect: str) -> None:
+    requests = requests_of(model, topk=3)
+    remote = HttpScorer(base_url=server.root, dialect=dialect)  # type: ignore[arg-type]
+    theirs = await scores(remote.bind(Teacher("smol", "smol", tokenizer_model=str(model))), requests)
+    local = LocalScorer(device="cpu", dtype="float32").bind(Teacher("smol", str(model)))
+    ours = await scores(local, requests)
+    for mine, other in zip(ours, theirs, strict=True):
+        assert other.ids_proved
+        np.testing.assert_allclose(other.logprobs, mine.logprobs, atol=FLOAT32)
+        best = other.arrays["topk_logprobs"]
+        assert best.shape == (len(mine.logprobs), 3)
+        np.testing.assert_allclose(best, mine.arrays["topk_logprobs"], atol=FLOAT32)
+
+
+async def test_stop_ids_and_stop_strings_end_a_teachers_completions_and_stay_in_them(
+    server: SGLangProcess, model: Path
+) -> None:
+    tokenizer = HFTokenizer.load(str(model))
+    prompt = token_ids(tokenizer.render([Message("user", PROMPTS[0])], {}))
+    scorer = HttpScorer(base_url=server.root).bind(Teacher("smol", "smol", tokenizer_model=str(model)))
+    run = make_context(teachers=[scorer.teacher])
+    scorer.check(run)
+    run = replace(run, tokenizer=scorer.tokenizer(run))
+    await scorer.open(run)
+
+    async def greedy(**params: Any) -> Rollout:
+        sampling = SamplingParams(**{"max_tokens": 12, "temperature": 0.0, **params})
+        (found,) = [one async for one in scorer.sample([SampleRequest(SampleKey("1-a", 0, 0), prompt, 7, sampling)])]
+        assert isinstance(found, Rollout), found
+        return found
+
+    try:
+        free = await greedy()
+        ids = free.token_ids.tolist()
+        at = next(at for at in range(3, 12) if ids[at] not in ids[:at])
+        text = tokenizer.decode(ids[: at + 1])
+        own = tokenizer.special_tokens()["<|im_end|>"]
+        for params in (
+            {"stop_ids": (own, ids[at])},
+            {"stop_ids": (ids[at],), "max_tokens": at + 1},
+            {"stop": (text[-6:],)},
+            {"stop": (text[-6:],), "max_tokens": at + 1},
+        ):
+            cut = await greedy(**params)
+            assert cut.token_ids.tolist() == ids[: at + 1]
+            assert (cut.finish_reason, cut.text) == ("stop", text)
+            np.testing.assert_allclose(cut.logprobs, free.logprobs[: at + 1], atol=FLOAT32)
+        assert (await greedy(max_tokens=at + 1)).finish_reason == "length"
+    finally:
+        await scorer.close()
+        await run.shared.release(run.user)
+
+
+@asynccontextmanager
+async def opened(server: SGLangProcess, run: RunContext | None = None) -> AsyncIterator[SGLangSampler]:
+    sampler, run = SGLangSampler(base_url=server.root), run or make_context()
+    sampler.check(run)
+    try:
+        await sampler.open(run)
+        yield sampler
+    finally:
+        await sampler.close()
+
+
+def adapted(model: Path, folder: Path, seed: int) -> Any:
+    """The model in float32 with a LoRA of rank 8 on every linear layer, which is saved in `folder`."""
+    torch.manual_seed(seed)
+    found = get_peft_model(
+        AutoModelForCausalLM.from_pretrained(str(model), dtype=torch.float32),
+        LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"),
+    )
+    for name, parameter in found.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.05)
+    found.save_pretrained(str(folder))
+    return found.eval()
+
+
+@torch.no_grad()
+def logprobs(model: Any, prompt: Sequence[int], response: Sequence[int]) -> Any:
+    """[R] of the response's tokens, at temperature 1."""
+    logits = model(torch.tensor([[*prompt, *response]])).logits[0, len(prompt) - 1 : -1]
+    return logits.log_softmax(-1).gather(1, torch.tensor(response)[:, None])[:, 0].numpy()
+
+
+def asked(count: int = 4, **params: Any) -> list[SampleRequest]:
+    sampling = SamplingParams(**{"max_tokens": 12, "temperature": 1.5, **params})
+    return [
+        SampleRequest(SampleKey("1-a", 0, i), token_ids(PROMPT), 7 + i, sampling, {"topk": 5}) for i in range(count)
+    ]
+
+
+async def sampled(sampler: SGLangSampler) -> list[Rollout]:
+    found = [one async for one in sampler.sample(asked())]
+    assert all(isinstance(one, Rollout) for one in found), found
+    return [one for one in found if isinstance(one, Rollout)]
+
+
+async def test_each_pushed_adapter_samples_as_peft_has_it(server: SGLangProcess, model: Path, tmp_path: Path) -> None:
+    models = [adapted(model, tmp_path / f"v{version}", version) for version in range(2)]
+    async with opened(server) as sampler:
+        for version, peft in enumerate(models):
+            await sampler.sync(Weights(version, "peft", tmp_path / f"v{version}"))
+            for rollout in await sampled(sampler):
+                assert rollout.policy_version == version
+                mine = logprobs(peft, PROMPT, rollout.token_ids.tolist())
+                np.testing.assert_allclose(rollout.logprobs, mine, atol=FLOAT32)
+                assert np.all(rollout.arrays["topk_logprobs"][:, 0] >= rollout.logprobs)
+    served = httpx.get(f"{server.root}/v1/models").json()["data"]
+    assert [card["id"] for card in served if card["parent"]] == []
+
+
+async def test_all_weights_are_replaced_and_no_prefix_of_the_old_ones_is_used(
+    model: Path, tmp_path: Path, server: SGLangProcess
+) -> None:
+    """And given back at the end, since the server is of all tests."""
+    first = AutoModelForCausalLM.from_pretrained(str(model), dtype=torch.float32).eval()
+    other = adapted(model, tmp_path / "lora", 3).merge_and_unload()
+    other.save_pretrained(str(tmp_path / "whole"))
+    try:
+        async with opened(server) as sampler:
+            for version, (path, expected) in enumerate([(model, first), (tmp_path / "whole", other)]):
+                await sampler.sync(Weights(version, "safetensors", path))
+                for rollout in await sampled(sampler):
+                    mine = logprobs(expected, PROMPT, rollout.token_ids.tolist())
+                    np.testing.assert_allclose(rollout.logprobs, mine, atol=FLOAT32)
+            with httpx.Client(base_url=server.root, timeout=60) as client:
+                one, two = (client.post("/generate", json=plain()).json()["meta_info"] for _ in range(2))
+            assert (one["cached_tokens"], two["cached_tokens"]) == (0, len(PROMPT) - 1)
+    finally:
+        body = {"model_path": str(model), "weight_version": "default"}
+        httpx.post(f"{server.root}/update_weights_from_disk", json=body, timeout=120).raise_for_status()
+
+
+def plain() -> dict[str, Any]:
+    return {"input_ids": PROMPT, "sampling_params": {"max_new_tokens": 1, "temperature": 0}}
+
+
+def test_the_prefix_cache_is_read_where_a_response_is_scored(server: SGLangProcess) -> None:
+    """200 tokens, of which 160 are of a prompt that another request had: `-s` prints how long both take."""
+    rng = np.random.default_rng(0)
+    shared = rng.integers(100, 40000, 160).tolist()
+    with httpx.Client(base_url=server.root, timeout=120) as client:
+        client.post("/flush_cache").raise_for_status()
+        found = []
+        for at in range(6):
+            query = ScoreQuery("smol", token_ids(shared), token_ids(rng.integers(100, 40000, 40)))
+            began = time.perf_counter()
+            meta = client.post("/generate", json=SGLang().payload(query)).raise_for_status().json()["meta_info"]
+            found.append((meta["cached_tokens"], time.perf_counter() - began))
+            assert meta["cached_tokens"] == (0 if at == 0 else 159)
+        whole = {**SGLang().payload(query), "logprob_start_len": 0}
+        assert client.post("/generate", json=whole).json()["meta_info"]["cached_tokens"] == 0
+    print("\ncached tokens, seconds:", [(cached, round(seconds, 3)) for cached, seconds in found])

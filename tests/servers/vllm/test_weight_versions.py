@@ -1,0 +1,97 @@
+"""A real vLLM that says which weights sampled each token: whole weights pushed by label, adapters by name."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from distillkit.arrays import token_ids
+from distillkit.records import Rollout, ScoreRequest, Weights
+from distillkit.testing import make_context
+from distillkit.types import SampleKey, SampleRequest, SamplingParams, Teacher
+from distillkit_builtin.hf_tokenizer import HFTokenizer
+from distillkit_builtin.local.scorer import LocalScorer
+from distillkit_builtin.vllm.sampler import VllmSampler
+from distillkit_builtin.vllm.token_completions import TokenCompletions, weight_versions
+from servers.scoring import FLOAT32, scores
+from servers.vllm.vllm_process import VllmProcess
+
+pytestmark = pytest.mark.servers
+PROMPT = token_ids([1, 2, 3, 4])
+
+
+@asynccontextmanager
+async def opened(server: VllmProcess, tokenizer: HFTokenizer) -> AsyncIterator[VllmSampler]:
+    run = replace(make_context(), tokenizer=tokenizer)
+    sampler = VllmSampler(base_url=server.url)
+    sampler.check(run)
+    await sampler.open(run)
+    try:
+        yield sampler
+    finally:
+        await sampler.close()
+
+
+def asked(seed: int, tokens: int = 8) -> SampleRequest:
+    return SampleRequest(SampleKey("r", 0, seed), PROMPT, seed, SamplingParams(tokens, 1.3))
+
+
+async def sampled(sampler: VllmSampler, *requests: SampleRequest) -> list[Rollout]:
+    found = [one async for one in sampler.sample(requests)]
+    rollouts = [one for one in found if isinstance(one, Rollout)]
+    assert len(rollouts) == len(requests), found
+    return sorted(rollouts, key=lambda rollout: rollout.key)
+
+
+def label(server: VllmProcess, new: str | None = None) -> str:
+    """What the server calls its weights, once it calls them `new`."""
+    if new is not None:
+        httpx.post(f"{server.root}/update_weight_version", json={"new_version": new}, timeout=60).raise_for_status()
+    return str(httpx.get(f"{server.root}/weight_info", timeout=60).json()["weight_version"])
+
+
+async def test_whole_weights_count_by_the_label_in_their_answers(
+    teacher_server: VllmProcess, served_model: Path, model: Path
+) -> None:
+    """The weights that are pushed are those that are there, so that other tests find the server as it was."""
+    tokenizer = HFTokenizer.load(str(model))
+    async with opened(teacher_server, tokenizer) as sampler:
+        assert sampler.provenance()["completions"] == TokenCompletions.path
+        await sampler.sync(Weights(3, "safetensors", served_model))
+        first = await sampled(sampler, *map(asked, range(4)))
+        ours = label(teacher_server)
+        assert ours.endswith("-v3")
+        assert await asyncio.to_thread(label, teacher_server, "somebody else") == "somebody else"
+        again = await sampled(sampler, *map(asked, range(4)))
+        assert label(teacher_server) == ours  # they were pushed again before anything counted
+        long = asyncio.ensure_future(sampled(sampler, asked(9, 200)))
+        await asyncio.sleep(1.0)
+        await asyncio.to_thread(label, teacher_server, "in the middle")
+        assert [rollout.policy_version for rollout in await long] == [3]
+        assert label(teacher_server) == ours
+    for one, other in zip(first, again, strict=True):
+        assert (one.policy_version, other.policy_version) == (3, 3)
+        assert one.token_ids.tolist() == other.token_ids.tolist()
+        assert one.text == tokenizer.decode(one.token_ids.tolist())
+    local = LocalScorer(device="cpu", dtype="float32").bind(Teacher("smol", str(model)))
+    for rollout, score in zip(
+        first, await scores(local, [ScoreRequest(one, "smol", PROMPT) for one in first]), strict=True
+    ):
+        np.testing.assert_allclose(rollout.logprobs, score.logprobs, atol=FLOAT32)
+
+
+async def test_an_answer_names_each_weights_that_sampled_a_part_of_it(teacher_server: VllmProcess, model: Path) -> None:
+    form, request = TokenCompletions(HFTokenizer.load(str(model))), asked(11, 200)
+    before = label(teacher_server)
+    async with httpx.AsyncClient(base_url=teacher_server.root, timeout=300) as client:
+        long = asyncio.ensure_future(client.post(form.path, json=form.payload(request, "smol")))
+        await asyncio.sleep(1.0)
+        await asyncio.to_thread(label, teacher_server, "later")
+        body = (await long).raise_for_status().json()
+    label(teacher_server, before)
+    assert weight_versions(body, "this") == {before, "later"}
