@@ -14,12 +14,14 @@ async def as_completed(requests: Sequence[A], send: Callable[[A], Awaitable[B]])
     The first exception of `send` is raised. It cancels the other requests, as does closing this iterator.
     """
     tasks = {asyncio.ensure_future(send(request)) for request in requests}
+    done: set[asyncio.Future[B]] = set()
     try:
         while tasks:
             done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                yield task.result()
+            while done:
+                yield done.pop().result()
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        # Those that failed at the same moment too: asyncio prints what nobody asks for, with keys that servers repeat.
+        await asyncio.gather(*tasks, *done, return_exceptions=True)

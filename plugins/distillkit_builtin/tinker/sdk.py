@@ -8,6 +8,7 @@ is gone. So each wait has a limit of ours; what is waited for is cancelled then,
 """
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -15,6 +16,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from distillkit.errors import RunFailedError
+from distillkit.files.redaction import redact
 from distillkit_builtin.remote.blocking_calls import start_in_thread
 from distillkit_builtin.tinker.sdk_errors import run_failed
 
@@ -23,9 +25,28 @@ TELEMETRY = "TINKER_TELEMETRY"
 LIBRARIES = frozenset({"tinker", "transformers"})
 
 
+class Redacting(logging.Filter):
+    """Takes keys out of what asyncio logs of the SDK's tasks.
+
+    A request that is given up may fail at that moment. Nobody hears of its exception then, and asyncio logs it, with
+    the key if the server repeated that: also once the run, whose own log is redacted, has ended.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let the record through, redacted."""
+        record.msg, record.args = redact(record.getMessage()), ()
+        if record.exc_info:
+            record.exc_text, record.exc_info = redact(logging.Formatter().formatException(record.exc_info)), None
+        return True
+
+
+REDACTING = Redacting()
+
+
 def load_sdk() -> Any:  # noqa: ANN401 - its types differ between the versions
     """The module `tinker`. Its telemetry, which may hold the key, is off unless the user's environment sets it."""
     os.environ.setdefault(TELEMETRY, "0")
+    logging.getLogger("asyncio").addFilter(REDACTING)  # once, however often this is called
     import tinker
 
     return tinker
