@@ -14,6 +14,8 @@ PYTHON = python_of("skyrl")
 COMPILED = PYTHON.parents[1] / "jax-cache"
 """XLA compiles each shape once, which takes seconds, or a minute; it stays with the environment."""
 
+QUICK_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+
 
 @dataclass
 class SkyrlProcess(ServerProcess):
@@ -25,7 +27,7 @@ class SkyrlProcess(ServerProcess):
     health: ClassVar[str] = "/api/v1/healthz"
     environment: ClassVar[Mapping[str, str]] = {
         "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",  # it mostly compiles
+        "XLA_FLAGS": QUICK_TO_COMPILE,
         "JAX_COMPILATION_CACHE_DIR": str(COMPILED),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1",
         "HF_HUB_OFFLINE": "1",
