@@ -1,4 +1,4 @@
-"""Runs of student `tinker` in a process of their own, killed and interrupted at chosen requests."""
+"""Runs of student `tinker` in a process of their own, killed at chosen requests."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ import yaml
 
 import distillkit
 from builtin.tinker.conftest import Start
-from builtin.tinker.test_reliability import config_of, nothing_is_left, numbers, require_same
+from builtin.tinker.test_reliability import config_of, require_same
 
 pytest.importorskip("tinker")
 if TYPE_CHECKING:
@@ -80,23 +80,3 @@ def test_a_run_that_is_killed_again_and_again_equals_one_that_never_was(
     require_same(tmp_path / "runs/killed", calm)
     names = [path.rpartition("/")[2] for path in service.checkpoints]
     assert len(set(names)) == len(names)
-
-
-@pytest.mark.slow
-def test_ctrl_c_saves_the_step_in_hand_and_ends_the_session(
-    start: Start, tmp_path: Path, tiny_model: str, other_tiny_model: str
-) -> None:
-    from distillkit_loopback.transport.faults import Delay
-
-    models = (tiny_model, other_tiny_model)
-    service = start("hosted")
-    victim = Victim(tmp_path, config_of(service, tmp_path, models, "stopped", train={"save_every": 100}))
-    service.faults.add(Delay(0.0), where=victim.signalled("optim_step", 1, signal.SIGINT))
-    code, printed = victim.run()
-    assert code == 130, printed
-    assert nothing_is_left(service)
-    assert len(numbers(tmp_path / "runs/stopped")) == 1
-    assert "--resume" in printed
-    service.faults.clear()
-    assert victim.run("--resume")[0] == 0
-    assert [step for step, _, _ in numbers(tmp_path / "runs/stopped")] == [1, 2, 3, 4]
