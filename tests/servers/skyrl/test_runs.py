@@ -48,8 +48,8 @@ def config_in(folder: Path, server: SkyrlProcess, rows: str) -> Path:
         server,
         folder,
         name="run",
-        data={"path": rows, "eval_path": rows, "max_eval_rows": 8},
-        student={"learning_rate": 2e-3},
+        data={"path": rows, "eval_path": rows, "max_eval_rows": 32},
+        student={"learning_rate": 3e-3},
         teachers=[{"model": str(server.model), "scorer": {"name": "tinker", "base_url": server.url}}],
         router="single",
         sampling={"max_completion_tokens": 8},
@@ -65,7 +65,7 @@ def test_a_run_that_is_killed_and_resumed_ends_as_one_that_is_not(
     expected = losses_of(tmp_path / "whole/runs/run")
     assert len(expected) == STEPS
     found = read_json(tmp_path / "whole/runs/run/summary.json")["eval"]
-    assert found["after"]["reverse_kl"] < 0.75 * found["before"]["reverse_kl"]
+    assert found["after"]["reverse_kl"] < 0.85 * found["before"]["reverse_kl"]
     version = [sys.executable, "-c", "import tinker; print(tinker.__version__)"]
     assert subprocess.check_output(version, env=old_sdk, text=True).strip() == "0.25.0"
     for sdk, env in (("installed", {}), ("old", old_sdk)):
