@@ -1,6 +1,7 @@
 """Runs on a real Tinker server learn; killed and resumed, with either SDK, they end as one that was not killed."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -35,7 +36,7 @@ def old_sdk(tmp_path: Path) -> dict[str, str]:
     folder.mkdir()
     for name in ("tinker", "tinker-0.25.0.dist-info"):
         (folder / name).symlink_to(site / name)
-    return {"PYTHONPATH": str(folder)}
+    return {"PYTHONPATH": os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])}
 
 
 def losses_of(run_dir: Path) -> list[list[float]]:
