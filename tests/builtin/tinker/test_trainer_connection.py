@@ -63,6 +63,7 @@ class Service:
     def __init__(self, *, logprob: float = -3.0, scale: GradientScale | None = None, **fails: Any) -> None:
         self.made: list[Model] = []
         self.unloaded: list[str] = []
+        self.asked: list[dict[str, Any]] = []
         self._of_model = (logprob, scale or GradientScale(), fails.get("fails", ""))
         self._creator_fails = fails.get("creator_fails", 0)
 
@@ -73,6 +74,7 @@ class Service:
         self.unloaded.append(model_id)
 
     def create_lora_training_client(self, model: str, **options: Any) -> Model:
+        self.asked.append({"model": model, **options})
         self.made.append(Model(f"model-{len(self.made)}", *self._of_model))
         return self.made[-1]
 
@@ -89,11 +91,11 @@ def _plain_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trainer_connection, "load_sdk", lambda: PLAIN_SDK)
 
 
-def connection(service: Service, told: list[str] | None = None) -> TrainerConnection:
+def connection(service: Service, told: list[str] | None = None, **options: Any) -> TrainerConnection:
     def tell(message: str, level: str = "note") -> None:
         (told if told is not None else []).append(f"{level}: {message}")
 
-    return TrainerConnection(service, TinkerStudentOptions(model="m"), 0, tell)  # type: ignore[arg-type]
+    return TrainerConnection(service, TinkerStudentOptions(model="m", **options), 42, tell)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("logprob", [-3.0, -45.0])
@@ -104,6 +106,15 @@ async def test_the_scale_is_measured_also_where_the_token_is_improbable(logprob:
     assert service.unloaded == ["model-0"]
     assert set(service.made[0].rates) == {0.0}
     assert bool(told) is divides
+
+
+@pytest.mark.parametrize("left_out", ["train_mlp", "train_attn", "train_unembed"])
+async def test_a_model_has_the_runs_seed_and_the_layers_of_the_options(left_out: str) -> None:
+    service = Service()
+    trainer = connection(service, lora_rank=4, **{left_out: False})
+    assert await trainer.ensure() is await trainer.ensure() is service.made[0]
+    layers = {"train_mlp": True, "train_attn": True, "train_unembed": True, left_out: False}
+    assert service.asked == [{"model": "m", "rank": 4, "seed": 42, **layers}]
 
 
 async def test_a_model_that_could_not_be_measured_is_unloaded_too() -> None:
