@@ -11,10 +11,10 @@ seeds; here they count.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from pydantic import JsonValue
 
-from distillkit.types import SamplingParams
 from distillkit_loopback.openai.bodies import sampling_params
 from distillkit_loopback.openai.choices import ended_text
 from distillkit_loopback.openai.completion import Completion, Entry, Task
@@ -25,6 +25,7 @@ from distillkit_loopback.openai.models import AdapterError, Model
 from distillkit_loopback.openai.routes import Function
 from distillkit_loopback.openai.sglang_bodies import GenerateBody
 from distillkit_loopback.openai.sglang_management import unseen
+from distillkit_loopback.sampling_fields import SamplingFields
 from distillkit_loopback.transport.messages import Request, Response
 
 
@@ -50,9 +51,14 @@ class Generate:
         start, top = body.logprob_start_len, body.top_logprobs_num if body.return_logprob else None
         about_input = body.return_logprob and 0 <= start < len(prompt)
         seed = self._engine.seed(body.sampling_params.sampling_seed, prompt)
-        task = Task(prompt, sampling_params(body.sampling_params), seed, top if about_input else None, top)
+        task = Task(prompt, self._params(body, len(prompt)), seed, top if about_input else None, top)
         completion = self._engine.compute(model, task, fault)
-        return Response(_body(completion, body, model, version))
+        return Response(_body(completion, task.params, body, model, version))
+
+    def _params(self, body: GenerateBody, length: int) -> SamplingFields:
+        """Those of the request, less the tokens that the scheduler has no room for (`max_req_len`), without a word."""
+        params = sampling_params(body.sampling_params)
+        return replace(params, max_tokens=min(params.max_tokens, self._engine.catalogue.context_length - 2 - length))
 
     def _model(self, adapter: str | None) -> Model:
         """The base model for None. An adapter that was unloaded is loaded again from where it was, without a word."""
@@ -81,14 +87,19 @@ class Generate:
         limit, total = self._engine.catalogue.context_length, length + body.sampling_params.max_new_tokens
         if length >= limit or total > limit:
             raise Refused(400, f"Requested token count exceeds the model's maximum context length of {limit} tokens.")
+        if length >= limit - 6:
+            raise Refused(
+                400,
+                f"Input length ({length} tokens) exceeds the maximum allowed length ({limit - 6} tokens). Use a "
+                "shorter input or enable --allow-auto-truncate.",
+            )
         if body.return_logprob and body.logprob_start_len > length:
             start = f"req.logprob_start_len={body.logprob_start_len}"
             count = f"len(req.origin_input_ids)={length}"
             raise Refused(400, f"{start} is higher than the number of input tokens {count}.")
 
 
-def _body(completion: Completion, body: GenerateBody, model: Model, version: str) -> JsonValue:
-    params = sampling_params(body.sampling_params)
+def _body(completion: Completion, params: SamplingFields, body: GenerateBody, model: Model, version: str) -> JsonValue:
     special, included = not body.sampling_params.skip_special_tokens, body.sampling_params.no_stop_trim
     text, matched = ended_text(completion, params, model, special=special, included=included)
     sampled = len(completion.sampled_ids)
@@ -114,7 +125,7 @@ def _body(completion: Completion, body: GenerateBody, model: Model, version: str
     return {**whole, "output_ids": [*completion.sampled_ids]} if completion.names_ids else whole
 
 
-def _finish_reason(completion: Completion, params: SamplingParams, matched: str | int | None) -> JsonValue:
+def _finish_reason(completion: Completion, params: SamplingFields, matched: str | int | None) -> JsonValue:
     if completion.finish_reason == "length":
         return {"type": "length", "length": params.max_tokens}
     return {"type": "stop", "matched": completion.sampled_ids[-1] if matched is None else matched}

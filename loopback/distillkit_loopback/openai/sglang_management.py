@@ -51,7 +51,8 @@ class SGLangManagement:
 
     def _server_info(self, request: Request, fault: Fault | None) -> Response:
         said: dict[str, JsonValue] = {"version": VERSION, "served_model_name": self._first_name, "enable_lora": True}
-        return Response({**said, "enable_deterministic_inference": True, "enable_watermark": False})
+        said |= {"enable_deterministic_inference": True, "enable_watermark": False}
+        return Response({**said, "max_req_input_len": self._engine.catalogue.context_length - 6})
 
     def _tokenize(self, request: Request, fault: Fault | None) -> Response:
         body = read(TokenizeBody, request.body)

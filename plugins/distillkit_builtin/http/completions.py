@@ -5,12 +5,14 @@ at temperature 1 before top-p and top-k, which is distillkit's rule. `raw_logpro
 otherwise.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from pydantic import BaseModel, JsonValue, TypeAdapter
 
 from distillkit.errors import AlignmentError, RunFailedError
+from distillkit.frozen import frozen
 from distillkit.records import Failure, Rollout, ScoreRequest
 from distillkit.types import SampleRequest
 from distillkit_builtin.http.dialects.dialect import Logprob, TokenId, UnprovedError, require_length, validated
@@ -21,7 +23,8 @@ from distillkit_builtin.remote.candidates import TopK
 from distillkit_builtin.remote.request_fields import COMPLETIONS, refused_field
 from distillkit_builtin.remote.results import RefusedError, UnansweredError
 
-REFUSED_KEY = (401, 403)
+NOT_ALLOWED: Mapping[int, str] = frozen({401: "refuses the key", 403: "does not allow this, by this key or at all"})
+"""What a server says to every request alike, by status: vLLM answers 403 where an endpoint is switched off."""
 NO_IDS = "the server does not say which token ids it sampled (`return_token_ids`); use a vLLM that knows that option"
 
 
@@ -130,9 +133,9 @@ class Completions:
 
 
 def failure_of(request: SampleRequest | ScoreRequest, error: RefusedError | UnansweredError) -> Failure:
-    """The Failure of a request without a result. Raises RunFailedError for a bad key, which no request survives."""
+    """The Failure of a request without a result. Raises RunFailedError for what is not allowed, as with a bad key."""
     if isinstance(error, UnansweredError):
         return Failure(request, error.reason, retryable=True)
-    if error.status in REFUSED_KEY:
-        raise RunFailedError(f"{error.root} refuses the key: {error.message}") from error
+    if error.status in NOT_ALLOWED:
+        raise RunFailedError(f"{error.root} {NOT_ALLOWED[error.status]}: {error.message}") from error
     return Failure(request, f"{error.root} answered {error.status}: {error.message}{refused_field(error.message)}")

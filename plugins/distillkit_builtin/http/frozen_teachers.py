@@ -1,27 +1,63 @@
 """Servers whose weights a run must not replace, since a teacher that does not move is scored by them."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from distillkit.context import RunContext
 from distillkit.errors import InputError
+from distillkit_builtin.http.probe import WEIGHTS_PATHS
+from distillkit_builtin.remote.service_client import ServiceClient
+
+SECONDS = 5.0
+"""Within which a teacher's server is to say what its weights are called."""
+OWN_SERVER = "give the teacher a server of its own, or train a LoRA (student.lora_rank)"
 
 
-def keep_weights(run: RunContext, roots: Iterable[str], teacher: str) -> None:
-    """Note that `teacher` is served at `roots`."""
-    _teachers(run).update(dict.fromkeys(roots, teacher))
+class FrozenTeacher(NamedTuple):
+    """A teacher, and who asks its servers."""
+
+    name: str
+    client: ServiceClient
 
 
-def require_replaceable(run: RunContext, roots: Iterable[str], sampler: str) -> None:
-    """Raise InputError for a server of a teacher, to which `sampler` would push all of the student's weights."""
-    for root in roots:
-        if root in _teachers(run):
+def keep_weights(run: RunContext, client: ServiceClient, teacher: str) -> None:
+    """Note that `teacher` is served at the roots of `client`."""
+    _teachers(run).append(FrozenTeacher(teacher, client))
+
+
+def require_replaceable(run: RunContext, roots: Iterable[str]) -> None:
+    """Raise InputError for a server of a teacher, to which all of the student's weights would be pushed."""
+    pushed = frozenset(roots)
+    for teacher in _teachers(run):
+        for root in pushed.intersection(teacher.client.roots):
             raise InputError(
-                f"sampler {sampler!r}: {root} also serves teacher {_teachers(run)[root]!r}, whose weights the "
-                "student's would replace at each sync; give the teacher a server of its own, or train a LoRA "
-                "(student.lora_rank)"
+                f"{root} also serves teacher {teacher.name!r}, whose weights the student's would replace at each sync; "
+                f"{OWN_SERVER}"
             )
 
 
-def _teachers(run: RunContext) -> dict[str, str]:
-    """Address to the teacher that is served there."""
-    return run.share("servers of frozen teachers", dict[str, str])
+async def require_not_replaced(run: RunContext, label: str) -> None:
+    """Raise InputError for a teacher's server that has the weights called `label`, which were pushed to a student's.
+
+    It is the same one by another address, which nothing but its answer tells.
+    """
+    for teacher in _teachers(run):
+        for root in teacher.client.roots:
+            if await _has(teacher.client, root, label):
+                raise InputError(
+                    f"{root}, which serves teacher {teacher.name!r}, has the student's weights now: it is a server of "
+                    f"the student's by another address; start it anew, and {OWN_SERVER}"
+                )
+
+
+async def _has(client: ServiceClient, root: str, label: str) -> bool:
+    """Whether that is what a server calls its weights, where it says so."""
+    for path in WEIGHTS_PATHS:
+        result = await client.get_once(root, path, SECONDS)
+        if result is not None and isinstance(result.value, dict) and result.value.get("weight_version") == label:
+            return True
+    return False
+
+
+def _teachers(run: RunContext) -> list[FrozenTeacher]:
+    return run.share("servers of frozen teachers", list[FrozenTeacher])

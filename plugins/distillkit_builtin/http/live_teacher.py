@@ -70,9 +70,9 @@ class HttpTeacher:
         Raises InputError if the server cannot score, tokenizes in another way, or leaves a part of an adapter out.
         """
         who, adapter = f"teacher {teacher.name!r}", served.parent is not None
-        keep_weights(run, options.roots, teacher.name)
         with error_context(who):
             client = ServiceClient.open(options, teacher.slug, tell=run.notify_as(who))
+            keep_weights(run, client, teacher.name)
             try:
                 query = replace(probe_query(teacher.model, tokenizer, run.scorer_needs), adapter=adapter)
                 spoken = await find_spoken(client, options, query, run.notify_as(who))

@@ -9,6 +9,8 @@ from distillkit.errors import InputError, suggest
 from distillkit.files.strict_json import shortened
 
 DialectName = Literal["auto", "prompt_logprobs", "vllm_tokens", "echo", "sglang"]
+SGLANG_KEPT = 7
+"""Tokens of its context that SGLang 0.5.23 keeps free behind a prompt (`max_req_input_len`); others: one."""
 SHOWN = 20
 """Served models that an error names."""
 

@@ -11,6 +11,7 @@ from distillkit.errors import AlignmentError, InputError
 from distillkit.files.strict_json import shortened
 from distillkit.tokenizer import PROBE, Tokenizer
 from distillkit.types import Message
+from distillkit_builtin.http.completions import NOT_ALLOWED
 from distillkit_builtin.http.dialects.dialect import (
     LOGPROB_TOLERANCE,
     Dialect,
@@ -139,8 +140,9 @@ async def _problem(client: ServiceClient, dialect: Dialect, query: ScoreQuery) -
             result = await client.post_to(root, dialect.path, dialect.payload(query))
             scored = dialect.parse(result.value, query)
         except RefusedError as error:
-            if error.status in (401, 403):
-                raise InputError(f"{root} refuses the key: {error.message}; api_key_env names its variable") from error
+            if error.status in NOT_ALLOWED:
+                said = f"{NOT_ALLOWED[error.status]}: {error.message}"
+                raise InputError(f"{root} {said}; api_key_env names the key's variable") from error
             return f"{root} answered {error.status}: {error.message}{refused_field(error.message)}"
         except (UnprovedError, AlignmentError) as error:
             return f"{root}: {error}"

@@ -1,6 +1,6 @@
 """Whether the logprobs that a server reports of what it samples are the model's own, measured when a run starts."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -35,13 +35,15 @@ async def require_raw_logprobs(
     request: SampleRequest,
     *,
     adapter: bool = False,
+    absent: Collection[str] = (),
 ) -> None:
     """Raise InputError if a replica's logprobs of what it sampled are not its scores of the same tokens.
 
     They are not where it reports those at the sampling temperature instead of at 1; nor, of an `adapter`, where vLLM
-    leaves a part of it out of prompt logprobs (vllm-project/vllm#51594: a LoRA on the head, in 0.32).
+    leaves a part of it out of prompt logprobs (vllm-project/vllm#51594: a LoRA on the head, in 0.32). Replicas that are
+    `absent` are not asked.
     """
-    for root in client.roots:
+    for root in (root for root in client.roots if root not in absent):
         result = await client.post_to(root, form.path, form.payload(request, model))
         sampled = form.parse(result.value, request, model, 0)
         if isinstance(sampled, Failure):

@@ -13,7 +13,7 @@ from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest
 from distillkit_builtin.hf_tokenizer import shared_tokenizer
-from distillkit_builtin.http.models import ServedModel, find_model, served_models
+from distillkit_builtin.http.models import SGLANG_KEPT, ServedModel, find_model, served_models
 from distillkit_builtin.http.options import HttpScorerOptions, more_logprobs
 from distillkit_builtin.http.spoken import AT_IDS
 from distillkit_builtin.remote.options import RemoteOptions
@@ -72,9 +72,10 @@ class HttpScorer(HttpScorerOptions, Scorer, Sampler):
             ) from error
 
     def context_length(self, run: RunContext) -> int | None:
-        """What the server says, where it does, but for the token that servers sample behind what they score."""
-        longest = None if self._served is None else self._served.max_model_len
-        return None if longest is None else longest - 1
+        """What the server says, where it does, but for what it leaves no room for behind what it scores."""
+        if self._served is None or self._served.max_model_len is None:
+            return None
+        return self._served.max_model_len - (SGLANG_KEPT if self._served.owned_by == "sglang" else 1)
 
     def fingerprint(self) -> Mapping[str, str]:
         """What the server says it serves: the model's name, and where the server has it from."""

@@ -29,3 +29,10 @@ def versions_of(spans: Sequence[WeightSpan], tokens: int, what: str) -> frozense
     if end != tokens:
         raise AlignmentError(f"{what}: weight_versions says whose {end} of {tokens} tokens are")
     return frozenset(span.version for span in spans)
+
+
+def only_version(versions: frozenset[str], what: str) -> str:
+    """The one label. Raises AlignmentError, that begins with `what`, for several."""
+    if len(versions) != 1:
+        raise AlignmentError(f"{what}: its tokens are of several weights ({', '.join(sorted(versions))})")
+    return next(iter(versions))

@@ -15,7 +15,7 @@ from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
 from distillkit.types import SampleRequest
 from distillkit_builtin.http.completions import failure_of
 from distillkit_builtin.http.dialects.dialect import Dialect, ScoreQuery, TokenLogprobs
-from distillkit_builtin.http.frozen_teachers import require_replaceable
+from distillkit_builtin.http.frozen_teachers import require_not_replaced, require_replaceable
 from distillkit_builtin.http.model_requests import as_score, sample_completion, score_tokens
 from distillkit_builtin.http.raw_logprobs import raw_logprob_probes, require_raw_logprobs
 from distillkit_builtin.http.sampled import CompletionForm
@@ -23,7 +23,7 @@ from distillkit_builtin.pushed.adapter_push import AdapterPush, require_no_pushe
 from distillkit_builtin.pushed.options import PushedSamplerOptions
 from distillkit_builtin.pushed.weight_push import PushedVersion, WeightPush
 from distillkit_builtin.remote.as_completed import as_completed
-from distillkit_builtin.remote.results import RefusedError, Result, UnansweredError
+from distillkit_builtin.remote.results import RefusedError, Result, UnansweredError, error_context
 from distillkit_builtin.remote.service_client import ServiceClient
 
 NAME = "student"
@@ -99,7 +99,8 @@ class LivePushedSampler(ABC):
             if issubclass(kind, AdapterPush):
                 require_no_pushed_base(self.plugin, self.base_versions)
             else:
-                require_replaceable(self.run, self.client.roots, self.plugin)
+                with error_context(f"sampler {self.plugin!r}"):
+                    require_replaceable(self.run, self.client.roots)
             self.weight_push = kind(self.client, self.base_model, self.nonce, self.base_versions)
         old = self.weight_push.current
         absent = await self.weight_push.push(weights.version, self._server_path(weights.path))
@@ -111,10 +112,18 @@ class LivePushedSampler(ABC):
             )
         if old is not None and old.label != self.weight_push.served.label:
             await self._unload(self.weight_push, old)
-        if old is None and not absent and isinstance(self.weight_push, AdapterPush):
+        if old is None:
+            await self._require_right(self.weight_push)
+
+    async def _require_right(self, first: WeightPush) -> None:
+        """Raise InputError as `sync` does, for what shows only once a first version is there."""
+        with error_context(f"sampler {self.plugin!r}"):
+            if not isinstance(first, AdapterPush):
+                await require_not_replaced(self.run, first.served.label)
+                return
             for probe in raw_logprob_probes():
                 await require_raw_logprobs(
-                    self.client, self.form, self.dialect, self.weight_push.model, probe, adapter=True
+                    self.client, self.form, self.dialect, first.model, probe, adapter=True, absent=first.absent
                 )
 
     async def _unload(self, weight_push: WeightPush, old: PushedVersion | None) -> None:

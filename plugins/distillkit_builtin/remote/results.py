@@ -83,11 +83,14 @@ def error_context(who: str) -> Iterator[None]:
     """Whose server is meant, in front of what is wrong with it: a config may name many.
 
     Raises:
-        InputError: that begins with `who`, for an InputError inside the block or a request that got no response.
+        InputError: that begins with `who`, for an InputError inside the block, or a request that was refused or got no
+            response.
     """
     try:
         yield
     except InputError as error:
         raise InputError(f"{who}: {error}") from error
+    except RefusedError as error:
+        raise InputError(f"{who}: {error.root} answered {error.status}: {error.message}") from error
     except UnansweredError as error:
         raise InputError(f"{who}: {error.reason}") from error

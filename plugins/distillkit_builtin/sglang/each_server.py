@@ -3,7 +3,7 @@
 from distillkit.context import Notify, RunContext
 from distillkit.errors import InputError
 from distillkit_builtin.remote.service_client import ServiceClient
-from distillkit_builtin.sglang.server_info import PATH, base_model, server_info
+from distillkit_builtin.sglang.server_info import KEPT, PATH, base_model, server_info
 
 UNSEEDED = (
     "completions do not follow from the run's seed, so another run samples others: SGLang takes the seeds of requests "
@@ -30,12 +30,14 @@ async def require_usable(client: ServiceClient, model: str, run: RunContext, tel
             tell(f"{root}: {UNSEEDED}")
         served = base_model(info, (await client.get_from(root, "/v1/models")).value, root, model)
         found.append(info)
-        if run.plan is None or served.max_model_len is None or not run.plan.completions:
+        most = info.most_tokens(served.max_model_len)
+        if run.plan is None or most is None or not run.plan.completions:
             continue
         longest = run.plan.longest_prompt + run.plan.sample_tokens // run.plan.completions
-        if longest > served.max_model_len:
+        if longest > most:
             raise InputError(
-                f"prompt and completion take up to {longest} tokens, and {served.id} is served at {root} with "
-                f"--context-length {served.max_model_len}; raise that, or lower sampling.max_completion_tokens"
+                f"prompt and completion take up to {longest} tokens, and {served.id} at {root} takes {most}; start "
+                f"SGLang with --context-length {longest + KEPT} or more and memory for as many "
+                "(--mem-fraction-static), or lower sampling.max_completion_tokens"
             )
     return found[0].version

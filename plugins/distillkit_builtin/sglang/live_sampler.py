@@ -16,6 +16,7 @@ from distillkit_builtin.http.raw_logprobs import PROBE_IDS, raw_logprob_probes, 
 from distillkit_builtin.http.sampled import CompletionForm
 from distillkit_builtin.http.sglang_completions import SGLangCompletions, sglang_weight_versions
 from distillkit_builtin.http.untouched import require_untouched_sampling
+from distillkit_builtin.http.weight_spans import only_version
 from distillkit_builtin.pushed.adapter_push import AdapterPush
 from distillkit_builtin.pushed.live_sampler import NAME, LivePushedSampler
 from distillkit_builtin.pushed.options import PushedSamplerOptions
@@ -85,12 +86,13 @@ class LiveSGLangSampler(LivePushedSampler):
 
 
 async def _base_versions(client: ServiceClient, model: str, probes: Sequence[SampleRequest]) -> Mapping[str, str]:
-    """What each server calls its weights now. Raises InputError if one samples nothing."""
+    """What each server calls its weights. Raises InputError if one samples nothing, AlignmentError for two names."""
     form, versions = SGLangCompletions(), {}
     for root in client.roots:
         body = (await client.post_to(root, form.path, form.payload(probes[0], model))).value
         sampled = form.parse(body, probes[0], model, 0)
         if isinstance(sampled, Failure):
             raise InputError(f"{root}: {sampled.reason}")
-        versions[root] = "".join(sglang_weight_versions(body, f"completion {probes[0].key}"))
+        what = f"{root}: completion {probes[0].key}"
+        versions[root] = only_version(sglang_weight_versions(body, what), what)
     return versions

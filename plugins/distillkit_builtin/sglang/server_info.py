@@ -6,6 +6,10 @@ from distillkit.errors import InputError
 from distillkit_builtin.http.models import ServedModel, find_model, served_models
 
 PATH = "/server_info"
+KEPT = 2
+"""Tokens of its context by which SGLang 0.5.23 cuts completions without a word (`max_req_len`, and one behind it)."""
+KEPT_OF_PROMPTS = 6
+"""The same of `max_req_input_len`, which is no prompt's length any more."""
 
 
 class ServerInfo(BaseModel):
@@ -16,11 +20,19 @@ class ServerInfo(BaseModel):
     enable_deterministic_inference: bool = False
     watermark_default_enabled: bool = False
     watermark_enforce_all: bool = False
+    max_req_input_len: int | None = None
+    """Less than the context where its memory holds fewer tokens."""
 
     @property
     def watermarks(self) -> bool:
         """Whether completions are watermarked that did not ask for it."""
         return self.watermark_default_enabled or self.watermark_enforce_all
+
+    def most_tokens(self, context_length: int | None) -> int | None:
+        """Of prompt and completion, of which nothing is cut; None: not known."""
+        kept = None if self.max_req_input_len is None else self.max_req_input_len + KEPT_OF_PROMPTS
+        known = [length for length in (context_length, kept) if length is not None]
+        return min(known) - KEPT if known else None
 
 
 _INFO = TypeAdapter(ServerInfo)

@@ -122,8 +122,10 @@ def step_metrics(batch: Batch, tokens: Sequence[TrainedTokens], logprobs: Sequen
     if not math.isfinite(loss):
         raise RunFailedError(f"the loss is {loss}; {GO_ON}")
     every = np.concatenate(apart) if apart else np.zeros(0)
+    if not len(every):  # no token has a weight
+        return {"train/loss": loss}
     mismatch = {"rollout/logprob_mismatch": float(every.mean()), "rollout/logprob_mismatch_max": float(every.max())}
-    return {"train/loss": loss, **(mismatch if len(every) else {})}
+    return {"train/loss": loss, **mismatch}
 
 
 def server_metrics(*results: Any) -> dict[str, float]:  # noqa: ANN401 - the SDK's results

@@ -7,14 +7,16 @@ so, the advantages are multiplied by N * B, which is exact, since the loss is li
 It is measured on a model of its own, so that neither the weights nor the optimizer of the run hear of it: a server that
 reports `loss:sum` says by it what it sums; of another the norms of gradients are compared, which optimizer steps with
 the learning rate 0 report, of one sequence, of the same twice, and of the same with tokens behind it that train
-nothing. A constant factor would not be seen, nor matter: AdamW's step does not depend on it.
+nothing. Their sampling logprob is the model's own, so that the gradient is that of a ratio of 1, far from underflow
+also where the token is improbable. A constant factor would not be seen, nor matter: AdamW's step does not depend on it.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from distillkit.arrays import LOGPROB_ROUNDING
 from distillkit.errors import InputError
 
 IDS = (1, 2, 3, 4, 5, 6, 7, 8, 9)
@@ -60,25 +62,24 @@ class GradientScale:
         return f"the server divides {' and '.join(divisors)} (measured); advantages are multiplied by as much"
 
 
-def probe_datums(sdk: Any, copies: int, ids: Sequence[int]) -> list[Any]:  # noqa: ANN401 - the SDK's module and data
-    """`copies` of a sequence in which one position trains, with the advantage 1."""
-    count = len(ids) - 1
+def probe_datums(sdk: Any, copies: int, ids: Sequence[int], sampling: float) -> list[Any]:  # noqa: ANN401 - the SDK's
+    """`copies` of a sequence in which one position trains, with the advantage 1 and that sampling logprob."""
     arrays = {
         "target_tokens": list(ids[1:]),
-        "logprobs": [0.0] * count,
-        "advantages": [1.0 if at == AT else 0.0 for at in range(count)],
+        "logprobs": [sampling if at == AT else 0.0 for at in range(len(ids) - 1)],
+        "advantages": [1.0 if at == AT else 0.0 for at in range(len(ids) - 1)],
     }
     datum = sdk.Datum(model_input=sdk.ModelInput.from_ints(list(ids[:-1])), loss_fn_inputs=arrays)
     return [datum] * copies
 
 
-def scale_of_loss(found: float, logprobs: Sequence[float]) -> GradientScale:
-    """What the `loss:sum` of `probe_datums(sdk, 2, IDS)` says; `logprobs` [N] are those of the sequence.
+def scale_of_loss(found: float, logprob: float) -> GradientScale:
+    """What the `loss:sum` of `probe_datums(sdk, 2, IDS, 0.0)` says; `logprob` is that of the position that trains.
 
     Raises:
-        InputError: if it is not the sum over tokens, which is `-exp(logprob)` at the position that trains, twice.
+        InputError: if it is not the sum over tokens, which is `-exp(logprob)`, twice.
     """
-    expected = -2 * math.exp(logprobs[AT])
+    expected = -2 * math.exp(logprob)
     if abs(found - expected) > TOLERANCE * abs(expected):
         raise InputError(
             f"the server reports a {LOSS_SUM} of {found:.4g} where importance_sampling, summed over tokens, is "
@@ -106,6 +107,22 @@ def scale_of_norms(short: float, once: float, twice: float) -> GradientScale:
 
 def _one_of(ratio: float, known: dict[float, bool]) -> bool | None:
     return next((said for value, said in known.items() if abs(ratio - value) <= TOLERANCE * value), None)
+
+
+def logprob_in(outputs: Sequence[Mapping[str, Any]]) -> float:
+    """The model's logprob of the token that trains, among the outputs of `probe_datums(sdk, n, IDS, ...)`.
+
+    Raises:
+        InputError: if there is none, or none that a token can have.
+    """
+    tensor = outputs[0].get("logprobs") if outputs else None
+    values = [] if tensor is None else [float(value) for value in tensor.data]
+    if len(values) != len(IDS) - 1 or not -math.inf < values[AT] <= LOGPROB_ROUNDING:
+        raise InputError(
+            f"the server computes no logprobs of a training step's tokens (it gave {values} for {len(IDS) - 1} of "
+            "them); distillkit cannot train on it"
+        )
+    return values[AT]
 
 
 def norm_in(metrics: Any) -> float | None:  # noqa: ANN401 - the SDK's, or None

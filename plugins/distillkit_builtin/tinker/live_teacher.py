@@ -21,7 +21,7 @@ from distillkit_builtin.tinker.options import TinkerScorerOptions
 from distillkit_builtin.tinker.prefill import LAST_N, SAMPLE_REQUEST, TARGETS, Prefill, knows
 from distillkit_builtin.tinker.raw_probe import reports_raw_logprobs
 from distillkit_builtin.tinker.scored_response import Asked, read_response
-from distillkit_builtin.tinker.scorer_probe import Probe, find_prefill, is_refusal, require_needs
+from distillkit_builtin.tinker.scorer_probe import Probe, find_prefill, gives_topk, is_refusal, require_needs
 from distillkit_builtin.tinker.sdk import load_sdk, retry_config, sdk_call
 from distillkit_builtin.tinker.sdk_errors import failure_of, refused_input
 from distillkit_builtin.tinker.served_teacher import ServedTeacher
@@ -40,6 +40,8 @@ class OpenTeacher:
     endpoint: Endpoint
     prefill: Prefill
     """How it is asked for logprobs of a response."""
+    topk: bool
+    """Whether the server gives the most probable tokens of each position."""
     targets: bool
     """Whether the SDK can ask for logprobs of given ids."""
     tokenizer: Tokenizer
@@ -114,7 +116,8 @@ class TinkerTeacher:
         last_n, targets = not ignored and knows(endpoint.client, LAST_N), knows(endpoint.client, TARGETS)
         prefill = await find_prefill(ask, probe, tokenizer, tell, last_n=last_n)
         await require_needs(ask, probe, prefill, run.scorer_needs, targets=targets)
-        return OpenTeacher(endpoint, prefill, targets, tokenizer, tell)
+        topk = bool(run.scorer_needs.get("topk")) or await gives_topk(ask, probe, prefill)
+        return OpenTeacher(endpoint, prefill, topk, targets, tokenizer, tell)
 
     async def _client(self) -> Any:  # noqa: ANN401 - the SDK's SamplingClient
         def create() -> Any:  # noqa: ANN401 - the SDK's future of one, or one

@@ -4,6 +4,7 @@ import os
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from distillkit.errors import InputError
 from distillkit_builtin.remote.options import names_a_variable, split_address
 
 KEY = "TINKER_API_KEY"
@@ -44,8 +45,18 @@ class TinkerOptions(FrozenOptions):
 
     @property
     def root(self) -> str:
-        """The server's address, without a trailing slash or /api/v1."""
-        return _root(self.base_url or os.environ.get(BASE_URL, "").strip() or DEFAULT_BASE_URL)
+        """The server's address, without a trailing slash or /api/v1.
+
+        Raises InputError, without repeating a password, if the environment's is no address.
+        """
+        if self.base_url:
+            return _root(self.base_url)
+        address = os.environ.get(BASE_URL, "").strip() or DEFAULT_BASE_URL
+        try:
+            split_address(address)
+        except ValueError as error:
+            raise InputError(f"{BASE_URL}: {error}") from error
+        return _root(address)
 
     @field_validator("base_url")
     @classmethod

@@ -85,13 +85,17 @@ class TinkerScorer(TinkerScorerOptions, Scorer, Sampler):
     def capabilities(self) -> Mapping[str, int | None]:
         """`sampled`, `topk` up to `max_logprobs`, and `at_ids` unless the server says that it reads no such request.
 
-        Whether it gives what it reads is found out at `open`, which ends the run otherwise.
+        Whether it gives what it reads is found out at `open`, which ends a run that needs it and does not get it.
         """
-        given: dict[str, int | None] = {"sampled": None, "topk": self.max_logprobs}
         facts = None if self._service is None else self._service.facts
         opened = None if self._live is None else self._live.opened
         ignored = facts is not None and facts.ignores(SAMPLE_REQUEST, TARGETS)
-        return given if ignored or (opened is not None and not opened.targets) else {**given, "at_ids": None}
+        given: dict[str, int | None] = {"sampled": None}
+        if opened is None or opened.topk:
+            given["topk"] = self.max_logprobs
+        if not ignored and (opened is None or opened.targets):
+            given["at_ids"] = None
+        return given
 
     def way_out(self, need: str, amount: int, given: int) -> str:
         """How a server gives more, or who does."""

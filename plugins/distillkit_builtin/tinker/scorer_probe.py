@@ -111,6 +111,23 @@ async def require_needs(ask: Ask, probe: Probe, prefill: Prefill, needs: Mapping
             raise refused_input(_not_given(name, amount), error) from error
 
 
+async def gives_topk(ask: Ask, probe: Probe, prefill: Prefill) -> bool:
+    """Whether the server gives most probable tokens at all, for whoever looks at them without needing them.
+
+    Raises InputError if it fails otherwise than by a refusal.
+    """
+    asked = _with(probe, "topk", 1)
+    try:
+        read_response("it", await ask(probe.ids, asked, prefill.last_n), asked, prefill.leading)
+    except AlignmentError:
+        return False
+    except Exception as error:
+        if not is_refusal(error):
+            raise refused_input("asking for the most probable tokens of each position", error) from error
+        return False
+    return True
+
+
 def is_refusal(error: Exception) -> bool:
     """Whether a server says, or the SDK says of it, that it does not serve what was asked for."""
     status = status_of(error)

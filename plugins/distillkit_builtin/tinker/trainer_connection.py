@@ -14,6 +14,7 @@ from distillkit_builtin.tinker.gradient_scale import (
     LOSS_SUM,
     SHORT,
     GradientScale,
+    logprob_in,
     norm_in,
     probe_datums,
     scale_of_loss,
@@ -39,18 +40,6 @@ class TrainerConnection:
     notify: Notify
     _client: Any = None
 
-    @property
-    def client(self) -> Any:  # noqa: ANN401 - the SDK's TrainingClient
-        """The training client. Raises RuntimeError before there is one."""
-        if self._client is None:
-            raise RuntimeError("the Tinker student has no training client yet")
-        return self._client
-
-    @property
-    def model_id(self) -> str:
-        """What the server calls the model that is trained; empty before there is one."""
-        return "" if self._client is None else str(self._client.model_id)
-
     async def ensure(self) -> Any:  # noqa: ANN401 - the SDK's TrainingClient
         """The training client; of a new model, if nothing was loaded. Raises RunFailedError."""
         if self._client is None:
@@ -62,10 +51,9 @@ class TrainerConnection:
 
         A server takes weights only as a model's first request.
         """
-        before, self._client = self._client, None
         service, seconds = self.service, self.options.timeouts.step
         try:
-            self._client = await sdk_call(
+            loaded = await sdk_call(
                 f"loading {path}",
                 seconds,
                 lambda: service.client().create_training_client_from_state_with_optimizer(path),
@@ -73,7 +61,8 @@ class TrainerConnection:
         except RunFailedError as error:
             if not lacks_request(error.__cause__):
                 raise
-            self._client = await self._loaded(path)
+            loaded = await self._loaded(path)
+        before, self._client = self._client, loaded
         await self.unload(before)
 
     async def _loaded(self, path: str) -> Any:  # noqa: ANN401 - the SDK's TrainingClient
@@ -112,22 +101,23 @@ class TrainerConnection:
         return scale
 
     async def _measure(self, client: Any) -> GradientScale:  # noqa: ANN401 - the SDK's TrainingClient
-        summed = await self._summed(client, 2, IDS)
-        loss = (summed.metrics or {}).get(LOSS_SUM)
+        first = await self._summed(client, 2, IDS, 0.0)
+        loss, logprob = (first.metrics or {}).get(LOSS_SUM), logprob_in(first.loss_fn_outputs)
         if loss is not None:
-            return scale_of_loss(loss, summed.loss_fn_outputs[0]["logprobs"].data)
-        norms = [await self._norm(client)]
-        for ids in (IDS, IDS[:SHORT]):
-            await self._summed(client, 1, ids)
+            return scale_of_loss(loss, logprob)
+        await self._norm(client)  # it has served its end, and is none of those that are compared
+        norms = []
+        for copies, ids in ((2, IDS), (1, IDS), (1, IDS[:SHORT])):
+            await self._summed(client, copies, ids, logprob)
             norms.append(await self._norm(client))
         twice, once, short = norms
         if twice is None or once is None or short is None:
             return GradientScale(measured=False)
         return scale_of_norms(short, once, twice)
 
-    async def _summed(self, client: Any, copies: int, ids: tuple[int, ...]) -> Any:  # noqa: ANN401 - the SDK's
+    async def _summed(self, client: Any, copies: int, ids: tuple[int, ...], sampling: float) -> Any:  # noqa: ANN401
         """What came of a gradient of a probe."""
-        data = probe_datums(load_sdk(), copies, ids)
+        data = probe_datums(load_sdk(), copies, ids, sampling)
         return await sdk_call(MEASURING, self.options.timeouts.step, lambda: client.forward_backward(data, LOSS))
 
     async def _norm(self, client: Any) -> float | None:  # noqa: ANN401 - the SDK's

@@ -13,6 +13,7 @@ from distillkit.types import SampleRequest
 from distillkit_builtin.http.completions import Completions
 from distillkit_builtin.http.probe import NOT_OFFERED
 from distillkit_builtin.http.sampled import CompletionForm
+from distillkit_builtin.http.weight_spans import only_version
 from distillkit_builtin.remote.request_fields import refused_field
 from distillkit_builtin.remote.results import RefusedError
 from distillkit_builtin.remote.service_client import ServiceClient
@@ -75,7 +76,4 @@ class FormProbe:
         if isinstance(sampled, Failure):
             raise InputError(f"{root}: {sampled.reason}")
         what = f"completion {self.request.key}"
-        versions = weight_versions(body, what)
-        if len(versions) != 1:
-            raise AlignmentError(f"{what}: its tokens are of several weights ({', '.join(sorted(versions))})")
-        return next(iter(versions))
+        return only_version(weight_versions(body, what), what)

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from pydantic import JsonValue
 
 from distillkit_builtin.pushed.adapter_push import AdapterPush
 from distillkit_builtin.pushed.weight_push import THERE_SECONDS, LoadError, PushedVersion, WeightPush
+from distillkit_builtin.remote.response import SERVER_ERROR
 from distillkit_builtin.remote.results import RefusedError, Result, UnansweredError
 
 LORA_HOW = (
@@ -17,8 +18,8 @@ LORA_HOW = (
 ALREADY_LOADED = "already been loaded"
 """In what vLLM responds to an adapter's name that it has."""
 NO_SUCH_ENDPOINT = (404, 405)
-RESUME_SECONDS = 30.0
-"""Within which a server must go on that was paused."""
+RESUME_SECONDS, RESUME_EVERY = 30.0, 1.0
+"""Within which a server must go on that was paused, and how often one is asked to that does not yet."""
 WEIGHTS_HOW = (
     "start vLLM with VLLM_SERVER_DEV_MODE=1 in its environment, and without --enable-lora; it must see that directory "
     "(student.sampler.server_run_dir says where)"
@@ -95,26 +96,46 @@ class FullWeightsPush(WeightPush):
     @asynccontextmanager
     async def _paused(self, root: str) -> AsyncIterator[None]:
         """Once what a replica computes has ended, until the block ends; a vLLM without a pause goes on meanwhile."""
-        known = True
+        paused = True
         try:
             try:
                 await self.client.post_to(root, "/pause?mode=wait", {})
             except RefusedError as error:
-                known = error.status not in NO_SUCH_ENDPOINT
-                if known:
+                paused = error.status not in NO_SUCH_ENDPOINT
+                if paused:
                     raise
             yield
+        except asyncio.CancelledError:
+            if paused:
+                paused = False
+                with suppress(
+                    RefusedError, UnansweredError
+                ):  # it is ended all the same; the next run says what is left
+                    await self._resume(root)
+            raise
         finally:
-            if known:
+            if paused:
                 await self._resume(root)
 
     async def _resume(self, root: str) -> None:
-        """In bounded time, since a run that is ended passes here too."""
+        """In bounded time, since a run that is ended passes here too.
+
+        Until a pause has begun everywhere, several data-parallel engines answer 500 (`DPEngineCoreProc`, vLLM 0.32).
+        """
+        said = "no answer to /resume"
         try:
             async with asyncio.timeout(RESUME_SECONDS):
-                await self.client.post_to(root, "/resume", {})
+                while True:
+                    try:
+                        await self.client.post_to(root, "/resume", {})
+                        return
+                    except RefusedError as error:
+                        if error.status != SERVER_ERROR:
+                            raise
+                        said = f"/resume was answered {error.status}: {error.message}"
+                    await asyncio.sleep(RESUME_EVERY)
         except TimeoutError:
-            reason = f"{root}: no answer to /resume within {RESUME_SECONDS:g} s; it may still be paused"
+            reason = f"{root}: {said} for {RESUME_SECONDS:g} s; it may still be paused"
             raise UnansweredError(reason, 1, None) from None
 
     def is_unseen(self, problem: LoadError) -> bool:

@@ -249,13 +249,15 @@ async def test_a_key_that_may_list_and_not_ask_is_refused_at_open(
     monkeypatch.setenv("TEACHER_KEY", "right-key")
     server.faults.add(faults.Status(403, body={"error": "not with right-key"}), where=COMPLETIONS)
     message = await refusal(scorer(server, api_key_env="TEACHER_KEY"))
-    assert message == f"teacher 'teacher': {server.url} refuses the key: not with ***; api_key_env names its variable"
+    said = "does not allow this, by this key or at all: not with ***; api_key_env names the key's variable"
+    assert message == f"teacher 'teacher': {server.url} {said}"
 
 
-def test_the_context_length_leaves_room_for_the_token_that_servers_sample(serve: Serve) -> None:
-    plugin = scorer(serve(context_length=100))
+@pytest.mark.parametrize(("flavor", "longest"), [("vllm", 99), ("sglang", 93)])
+def test_the_context_length_leaves_the_room_that_servers_keep(serve: Serve, flavor: Any, longest: int) -> None:
+    plugin = scorer(serve(flavor=Flavor(flavor), context_length=100))
     plugin.check(make_context())
-    assert plugin.context_length(make_context()) == 99
+    assert plugin.context_length(make_context()) == longest
 
 
 def test_a_name_that_is_no_tokenizer_says_which_option_to_set(serve: Serve, tmp_path: Any) -> None:

@@ -83,15 +83,17 @@ async def test_a_request_that_is_refused_is_a_failure_in_the_servers_words(serve
     assert server.traffic.counts[COMPLETIONS] == 4
 
 
-@pytest.mark.parametrize("status", [401, 403])
+@pytest.mark.parametrize(
+    ("status", "said"), [(401, "refuses the key"), (403, "does not allow this, by this key or at all")]
+)
 async def test_a_key_that_is_refused_ends_the_run_and_is_not_shown(
-    serve: Serve, monkeypatch: pytest.MonkeyPatch, status: int
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, status: int, said: str
 ) -> None:
     monkeypatch.setenv("TEACHER_KEY", "secret-key")
     server = serve(api_key="secret-key")
     async with opened(scorer(server, api_key_env="TEACHER_KEY")) as plugin:
         server.faults.add(faults.Status(status, body={"error": "expired: secret-key"}), where=COMPLETIONS)
-        with pytest.raises(RunFailedError, match=rf"^{server.url} refuses the key: expired: \*\*\*$"):
+        with pytest.raises(RunFailedError, match=rf"^{server.url} {said}: expired: \*\*\*$"):
             await outcomes(plugin, score_requests())
 
 

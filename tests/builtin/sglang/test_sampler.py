@@ -60,9 +60,38 @@ async def test_its_name_is_that_of_the_start_although_weights_were_replaced(
 
 
 async def test_prompts_that_do_not_fit_are_refused_at_open(served: Serve) -> None:
-    message = await refusal(sampler(served(context_length=79)))
-    assert message.startswith("sampler 'sglang': prompt and completion take up to 80 tokens, and loopback is served at")
-    assert "--context-length 79; raise that, or lower sampling.max_completion_tokens" in message
+    """SGLang cuts a completion two tokens before its context ends, and says nothing."""
+    short, enough = served(context_length=81), served(context_length=82)
+    message = await refusal(sampler(enough, short))
+    assert message.startswith(
+        f"sampler 'sglang': prompt and completion take up to 80 tokens, and loopback at {short.url} takes 79; start "
+        "SGLang with --context-length 82 or more"
+    )
+
+
+async def test_a_memory_that_holds_less_than_the_context_is_refused_at_open(served: Serve) -> None:
+    server, said = served(), {"served_model_name": "loopback", "max_req_input_len": 75}
+    server.faults.add(faults.Status(200, body=said), where="/server_info", times=2)
+    assert f"loopback at {server.url} takes 79; start" in await refusal(sampler(server))
+
+
+async def test_a_server_whose_weights_have_two_names_at_once_is_refused(served: Serve) -> None:
+    """There would be no saying later whether an adapter's base model is what it was."""
+    server = served()
+    spans = [{"version": name, "start": at, "end": at + 1} for at, name in enumerate("ab")]
+
+    def is_named(request: Request) -> bool:
+        params = request.fields.get("sampling_params")
+        return isinstance(params, dict) and params["max_new_tokens"] == 4
+
+    meta = {**META, "finish_reason": {"type": "stop"}, "weight_version": "b", "weight_versions": spans}
+    meta["output_token_logprobs"] = [[-1.0, 5, None], [-2.0, 6, None]]
+    body = {"text": "", "output_ids": [5, 6], "meta_info": meta}
+    for fault in (faults.Delay(0.0), faults.Delay(0.0), faults.Status(200, body=body)):  # both probes come before
+        server.faults.add(fault, where=is_named)
+    with pytest.raises(AlignmentError, match=r"its tokens are of several weights \(a, b\)"):
+        async with opened(sampler(server)):
+            pass
 
 
 async def test_tempered_logprobs_which_are_the_default_are_refused_with_how_to_start_it(served: Serve) -> None:

@@ -11,6 +11,7 @@ from distillkit.errors import AlignmentError, BadStepError, PluginError, RunFail
 from distillkit.training_data import Batch, Datum
 from distillkit.types import SampleKey
 from distillkit_builtin.tinker.batch_codec import (
+    adam_params,
     as_datums,
     current_logprobs,
     server_metrics,
@@ -18,6 +19,7 @@ from distillkit_builtin.tinker.batch_codec import (
     trained_tokens,
 )
 from distillkit_builtin.tinker.gradient_scale import GradientScale
+from distillkit_builtin.tinker.options import TinkerStudentOptions
 
 NAN = float("nan")
 
@@ -115,3 +117,26 @@ def test_what_the_server_measures_has_our_name_where_we_have_one() -> None:
     assert server_metrics(SimpleNamespace(metrics=None)) == {}
     with pytest.raises(RunFailedError, match=r"grad_norm is nan.*--resume"):
         server_metrics(SimpleNamespace(metrics={"skyrl.ai/grad_norm": NAN}))
+
+
+def test_the_optimizers_options_are_all_sent_with_each_step() -> None:
+    options = TinkerStudentOptions(
+        model="m", learning_rate=0.1, adam_betas=(0.7, 0.8), adam_epsilon=0.2, weight_decay=0.3, grad_clip_norm=0.4
+    )
+    assert adam_params(options, PLAIN_SDK) == {
+        "learning_rate": 0.1,
+        "beta1": 0.7,
+        "beta2": 0.8,
+        "eps": 0.2,
+        "weight_decay": 0.3,
+        "grad_clip_norm": 0.4,
+    }
+
+
+def test_a_batch_in_which_nothing_trains_is_sent_and_has_no_mismatch() -> None:
+    nothing = batch(datum([5], [6], weights=[0.0], advantages=[NAN]), datum([5, 6], [7, 8], weights=[0.0, 0.0]))
+    tokens = trained_tokens(nothing)
+    sent_datums = as_datums(nothing, tokens, GradientScale(), PLAIN_SDK)
+    assert [made.loss_fn_inputs["advantages"] for made in sent_datums] == [[0.0], [0.0, 0.0, 0.0]]
+    logprobs = current_logprobs(nothing, [output(NAN), output(-1.0, -1.0, NAN)])
+    assert step_metrics(nothing, tokens, logprobs) == {"train/loss": 0.0}

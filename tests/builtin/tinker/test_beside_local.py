@@ -82,21 +82,32 @@ def weights_of(service: "TinkerService") -> dict[str, torch.Tensor]:
     return {name: each.detach().clone() for name, each in model.trained()._trained.items()}
 
 
-@pytest.mark.parametrize("epsilon", [1e-8, 1.0], ids=["as Adam sees it", "its scale too"])
+@pytest.mark.parametrize(
+    ("epsilon", "at_once"),
+    [(1e-8, 1024), (1.0, 1024), (1.0, 2)],
+    ids=["as Adam sees it", "its scale too", "in several requests"],
+)
 async def test_loss_gradient_and_weights_are_the_local_backends(
-    service: "TinkerService", tiny_model: str, epsilon: float
+    service: "TinkerService", tiny_model: str, epsilon: float, at_once: int
 ) -> None:
-    """With an epsilon of 1 the optimizer's step is nearly the gradient times the learning rate: its scale shows."""
+    """With an epsilon of 1 the optimizer's step is nearly the gradient times the learning rate: its scale shows.
+
+    The SDK cuts a step of more than `at_once` sequences, or of too many bytes, into several requests.
+    """
     local = twin(tiny_model)
     for group in local.optimizer.param_groups:
         group["eps"] = epsilon
     async with student_at(service, tiny_model, adam_epsilon=epsilon) as student:
+        holder = (await student._require_live().connection.ensure()).holder
+        holder._client_config = holder._client_config.model_copy(update={"fwdbwd_max_chunk_len": at_once})
+        sent = service.traffic.counts["/api/v1/forward_backward"]
         for each in BATCHES:
             ours, theirs = await student.train(each), local.step(replace(each, options={"ratio_log_cap": 20.0}))
             assert ours.metrics["train/loss"] == pytest.approx(theirs.metrics["train/loss"], rel=1e-4, abs=1e-6)
             name = "rollout/logprob_mismatch_max"
             assert ours.metrics[name] == pytest.approx(theirs.metrics[name], abs=1e-4)
         mine = weights_of(service)
+    assert service.traffic.counts["/api/v1/forward_backward"] - sent == (3 if at_once > 4 else 2 + 1 + 2)
     assert len(mine) == len(local.policy.trained)
     for name, wanted in local.policy.trained.items():
         (found,) = [each for other, each in mine.items() if _plain(other) == _plain(name)]

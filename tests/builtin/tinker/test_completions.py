@@ -1,5 +1,6 @@
 """Completions of a sampling client, with stops and logprobs that servers mean differently."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -18,6 +19,7 @@ from distillkit.types import SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.remote.admission import Admission
 from distillkit_builtin.remote.aimd_window import AimdWindow
 from distillkit_builtin.tinker.completions import Endpoint, kept_length, sample_completion
+from distillkit_builtin.tinker.scored_response import Asked
 
 END = 7
 
@@ -80,6 +82,32 @@ async def test_a_request_names_every_field_and_its_own_seed() -> None:
             "prompt": [1, 2, 3],
         }
     ]
+
+
+async def test_no_more_requests_are_under_way_than_the_limit() -> None:
+    """Samples and scores count alike, and one that ends lets the next one go."""
+    waiting: list[Future[Any]] = []
+
+    class Slow(Client):
+        def sample(self, prompt: Sequence[int], **asked: Any) -> Any:
+            waiting.append(Future())
+            return waiting[-1]
+
+    found = endpoint(Slow())
+    asked = Asked(3, token_ids([5]))
+    tasks = [
+        *(asyncio.create_task(found.sample([1], SamplingParams(1), 0)) for _ in range(3)),
+        *(asyncio.create_task(found.prefill([1, 2, 3, 5], asked, last_n=False)) for _ in range(3)),
+    ]
+    await asyncio.sleep(0.02)
+    assert len(waiting) == 4
+    waiting[0].set_result(sequence([5]))
+    await asyncio.sleep(0.02)
+    assert len(waiting) == 5
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(future.done() for future in waiting)
 
 
 async def test_a_server_that_goes_on_past_an_end_is_cut_there() -> None:

@@ -1,6 +1,8 @@
 """What a server divides gradients by, told from what a few small steps report."""
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ from distillkit_builtin.tinker.gradient_scale import (
     IDS,
     SHORT,
     GradientScale,
+    logprob_in,
     norm_in,
     probe_datums,
     scale_of_loss,
@@ -41,18 +44,32 @@ def test_norms_that_fit_neither_are_refused(three: tuple[float, float, float]) -
 
 
 def test_both_sequences_train_the_same_position_behind_the_same_ids() -> None:
-    (long,), (short,) = probe_datums(PLAIN_SDK, 1, IDS), probe_datums(PLAIN_SDK, 1, IDS[:SHORT])
+    (long,), (short,) = (probe_datums(PLAIN_SDK, 1, ids, -7.5) for ids in (IDS, IDS[:SHORT]))
     assert long.model_input[: SHORT - 1] == short.model_input
     for made in (long, short):
         assert [at for at, value in enumerate(made.loss_fn_inputs["advantages"]) if value] == [AT]
-    assert len(probe_datums(PLAIN_SDK, 2, IDS)) == 2
+        assert [value for value in made.loss_fn_inputs["logprobs"] if value] == [-7.5]
+        assert made.loss_fn_inputs["logprobs"][AT] == -7.5
+    assert len(probe_datums(PLAIN_SDK, 2, IDS, 0.0)) == 2
+
+
+def outputs(*values: float) -> list[dict[str, Any]]:
+    return [{"logprobs": SimpleNamespace(data=list(values))}]
+
+
+def test_the_models_own_logprob_is_that_of_the_token_that_trains() -> None:
+    others = [-1.0] * (LONG - AT - 1)
+    assert logprob_in(outputs(*[-1.0] * AT, -2.0, *others)) == -2.0
+    nothing: list[list[dict[str, Any]]] = [[], [{}], outputs(), outputs(-1.0, -1.0, -2.0)]
+    for bad in (*nothing, *(outputs(*[-1.0] * AT, value, *others) for value in (math.nan, -math.inf, 0.5))):
+        with pytest.raises(InputError, match="computes no logprobs of a training step's tokens"):
+            logprob_in(bad)
 
 
 def test_a_loss_that_is_the_sum_says_that_gradients_are() -> None:
-    logprobs = [-1.0] * AT + [-2.0] + [-9.0] * (LONG - AT - 1)
-    assert scale_of_loss(-2 * math.exp(-2.0), logprobs) == GradientScale()
+    assert scale_of_loss(-2 * math.exp(-2.0), -2.0) == GradientScale()
     with pytest.raises(InputError, match=r"summed over tokens, is -0\.2707"):
-        scale_of_loss(-math.exp(-2.0), logprobs)
+        scale_of_loss(-math.exp(-2.0), -2.0)
 
 
 def test_what_is_divided_by_is_said_and_a_plain_sum_is_not() -> None:

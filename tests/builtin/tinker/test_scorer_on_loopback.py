@@ -106,6 +106,15 @@ async def test_what_skyrl_does_not_give_is_refused(serve: Any, scorer: Any, need
             pass
 
 
+@pytest.mark.parametrize("kind", KINDS)
+async def test_what_an_open_teacher_gives_is_what_its_server_does(serve: Any, scorer: Any, kind: Kind) -> None:
+    plugin = scorer(serve(kind))
+    assert plugin.capabilities()["topk"] == 20
+    async with opened(plugin):
+        given = plugin.capabilities()
+    assert ("topk" in given, "at_ids" in given) == ((True, True) if kind == "hosted" else (False, False))
+
+
 @pytest.mark.parametrize("tempered", [False, True])
 async def test_a_teachers_own_completions_carry_its_own_logprobs(serve: Any, scorer: Any, tempered: bool) -> None:
     plugin = scorer(serve("hosted", tempered=tempered))

@@ -174,6 +174,25 @@ def test_addresses_are_without_the_paths_that_the_sdk_adds(monkeypatch: pytest.M
     assert "0123456789" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("http://me:hunter2@a:1", r"TINKER_BASE_URL: holds a user name or password"),
+        ("a:1", r"TINKER_BASE_URL: 'a:1' is no http or https address"),
+        ("http://a:1?key=hunter2", r"TINKER_BASE_URL: http://a:1: takes nothing after \?"),
+    ],
+)
+def test_an_address_in_the_environment_is_held_to_the_same(
+    monkeypatch: pytest.MonkeyPatch, address: str, said: str
+) -> None:
+    monkeypatch.setenv("TINKER_BASE_URL", address)
+    monkeypatch.setenv("TINKER_API_KEY", "tml-0123456789")
+    with pytest.raises(InputError, match=said) as caught:
+        TinkerStudent(model="m").check(make_context())
+    assert "hunter2" not in str(caught.value)
+    assert TinkerStudent(model="m", base_url="http://b:2").root == "http://b:2"
+
+
 def test_it_samples_for_itself_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from distillkit_builtin.vllm.sampler import VllmSampler
 

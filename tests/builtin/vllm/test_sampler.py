@@ -169,6 +169,26 @@ async def test_a_temperature_that_vllm_raises_without_a_word_ends_the_run(
             _ = [one async for one in plugin.sample(requests)]
 
 
+async def test_a_teachers_server_by_another_address_is_found_by_what_it_calls_its_weights(
+    serve: Serve, models: Sequence[Weights]
+) -> None:
+    shared, run = serve(), make_context()
+    plugin = sampler(shared)
+    teacher = scorer(shared, base_url=shared.url.replace("127.0.0.1", "localhost"))
+    for each in (teacher, plugin):
+        each.check(run)
+        await each.open(run)
+    try:
+        with pytest.raises(
+            InputError, match=r"sampler 'vllm': http://localhost:\d+, which serves teacher 'teacher', has the student's"
+        ):
+            await plugin.sync(models[0])
+    finally:
+        await plugin.close()
+        await teacher.close()
+        await run.shared.release(run.user)
+
+
 async def test_whole_weights_are_not_pushed_over_those_of_a_teacher(
     serve: Serve, adapters: Sequence[Weights], models: Sequence[Weights]
 ) -> None:

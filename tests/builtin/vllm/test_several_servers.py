@@ -10,7 +10,7 @@ from loopback.openai.wire import COMPLETIONS, Serve
 
 from builtin.http.serving import bodies, opened
 from builtin.vllm.pushes import LOAD, require_sampled_by, sample, sampler, with_weights
-from builtin.vllm.test_weight_push import with_weights_on
+from builtin.vllm.test_weight_push import scores_prompts, with_weights_on
 from distillkit.errors import InputError, RunFailedError
 from distillkit.records import Weights
 from distillkit.testing import make_context
@@ -90,6 +90,17 @@ async def test_a_server_that_is_gone_when_weights_are_pushed_is_named_once_and_t
     assert len(mine) == 1
     assert mine[0].startswith(f"sampler 'vllm': policy version 1 is not loaded at {gone.url}: no answer within 0.3 s; ")
     assert "no completion of it counts before it has the current version" in mine[0]
+
+
+async def test_a_first_adapter_is_compared_where_it_is_although_a_server_is_gone(
+    serve: Serve, adapters: Sequence[Weights]
+) -> None:
+    good, gone = serve(), serve()
+    async with opened(sampler(good, gone, **FAST)) as plugin:
+        gone.stop()
+        good.faults.add(faults.OtherWeights(5.0), where=scores_prompts, times=None)
+        with pytest.raises(InputError, match=rf"{good.url} reports logprobs .* differ by \d+\.\d\d nats"):
+            await plugin.sync(adapters[0])
 
 
 async def test_a_server_that_is_back_with_old_weights_is_given_the_current_ones_before_it_counts(

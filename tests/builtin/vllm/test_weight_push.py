@@ -18,6 +18,7 @@ from distillkit.errors import InputError, RunFailedError
 from distillkit.records import Failure, Weights
 from distillkit.testing import make_context, make_request
 from distillkit_builtin.pushed import weight_push
+from distillkit_builtin.vllm import push_kinds
 from distillkit_loopback.openai import faults
 from distillkit_loopback.openai.categorical import CategoricalModel
 from distillkit_loopback.transport.messages import Request
@@ -56,6 +57,14 @@ async def test_a_first_adapter_that_is_left_out_of_scores_is_refused(serve: Serv
         ):
             await plugin.sync(adapters[0])
     assert not server.catalogue.adapters
+
+
+async def test_a_first_adapter_that_cannot_be_asked_for_is_refused(serve: Serve, adapters: Sequence[Weights]) -> None:
+    server = serve()
+    async with opened(sampler(server)) as plugin:
+        server.faults.add(faults.Status(400), where=scores_prompts)
+        with pytest.raises(InputError, match=f"sampler 'vllm': {server.url} answered 400: injected fault"):
+            await plugin.sync(adapters[0])
 
 
 async def test_later_adapters_cost_no_question(serve: Serve, adapters: Sequence[Weights]) -> None:
@@ -280,6 +289,61 @@ async def test_a_server_goes_on_after_a_load_that_failed(
         with pytest.raises(RunFailedError, match=f"answered {fault.status}"):
             await plugin.sync(models[0])
         assert httpx.get(f"{server.url}/is_paused").json() == {"is_paused": False}
+
+
+@pytest.mark.parametrize("where", ["/collective_rpc", "/pause"])
+async def test_a_server_goes_on_after_a_run_that_is_interrupted_while_weights_are_loaded(
+    serve: Serve, models: Sequence[Weights], where: str
+) -> None:
+    server = serve()
+    async with opened(sampler(server)) as plugin:
+        server.faults.add(faults.Delay(0.3), where=where)
+        loading = asyncio.ensure_future(plugin.sync(models[0]))
+        while not server.traffic.counts.get(where):
+            await asyncio.sleep(0.005)
+        loading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await loading
+    assert server.traffic.counts["/resume"] == 1
+    if where == "/collective_rpc":  # a pause that is given up here is not answered by the loopback before its delay
+        assert httpx.get(f"{server.url}/is_paused").json() == {"is_paused": False}
+
+
+@pytest.mark.parametrize("fault", [faults.Status(404), faults.Hangup()], ids=repr)
+async def test_an_interrupt_is_one_although_the_server_does_not_go_on(
+    serve: Serve, models: Sequence[Weights], fault: Any
+) -> None:
+    """Also while a server is given its weights again, where a load that fails is no end."""
+    server = serve()
+    async with opened(sampler(server, timeouts={"retry": 0.1})) as plugin:
+        await plugin.sync(models[0])
+        server.stop()
+        server.start()
+        server.traffic.clear()
+        server.faults.add(faults.Delay(0.3), where="/collective_rpc")
+        server.faults.add(fault, where="/resume", times=None)
+        repairing = asyncio.ensure_future(plugin._live.ready().repair(server.url, 0))
+        while not server.traffic.counts.get("/collective_rpc"):
+            await asyncio.sleep(0.005)
+        repairing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await repairing
+
+
+async def test_engines_that_are_still_about_to_pause_are_asked_to_go_on_until_they_do(
+    serve: Serve, models: Sequence[Weights], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push_kinds, "RESUME_EVERY", 0.01)
+    server = serve()
+    async with opened(sampler(server)) as plugin:
+        server.faults.add(faults.Status(500), where="/resume", times=2)
+        await plugin.sync(models[0])
+        assert server.traffic.counts["/resume"] == 3
+        assert not server._engine.gate.paused
+        monkeypatch.setattr(push_kinds, "RESUME_SECONDS", 0.1)
+        server.faults.add(faults.Status(500), where="/resume", times=None)
+        with pytest.raises(RunFailedError, match=r"/resume was answered 500: injected fault for 0\.1 s; it may still"):
+            await plugin.sync(models[1])
 
 
 @pytest.mark.parametrize("status", [404, 405])

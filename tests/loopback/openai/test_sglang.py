@@ -73,6 +73,21 @@ def test_sglang_refuses_what_cannot_be(serve: Serve, body: dict[str, Any]) -> No
     assert refused(post(server, GENERATE, return_logprob=True, sampling_params=sampling, **body))[0] == 400
 
 
+def test_sglang_cuts_what_comes_near_its_context_and_takes_no_prompt_that_does(serve: Serve) -> None:
+    """As its scheduler does, although its first check lets them pass."""
+    server = serve(flavor=Flavor("sglang"), context_length=64)
+    sampling = {"max_new_tokens": 20, "sampling_seed": 1}
+    meta = post(server, GENERATE, input_ids=[5] * 44, sampling_params=sampling).json()["meta_info"]
+    assert (meta["completion_tokens"], meta["finish_reason"]) == (18, {"type": "length", "length": 18})
+    none = {"max_new_tokens": 0}
+    assert post(server, GENERATE, input_ids=[5] * 57, sampling_params=none).status_code == 200
+    status, _, message = refused(post(server, GENERATE, input_ids=[5] * 58, sampling_params=none))
+    assert (status, message.partition(". ")[0]) == (
+        400,
+        "Input length (58 tokens) exceeds the maximum allowed length (58 tokens)",
+    )
+
+
 def test_sglang_serves_echo_too_of_any_model_with_a_token_behind_it(serve: Serve) -> None:
     server = serve(flavor=Flavor("sglang"))
     asked = {**SCORING, "logprobs": 0, "max_tokens": 1, "model": "no/such"}
