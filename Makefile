@@ -25,7 +25,7 @@ TRL_VENV := .venv-trl
 TRL_PYTHON := $(TRL_VENV)/bin/python
 TRL_STAMP := $(TRL_VENV)/.installed
 
-.PHONY: help demo test families test-heavy test-kills test-ranks test-demo test-kernels test-servers known-servers test-browser torture audit fuzz bench \
+.PHONY: help demo test families test-heavy test-kills test-ranks test-demo test-kernels test-servers test-skyrl-demo known-servers test-browser torture audit fuzz bench \
   lint docs docs-build clean
 .DEFAULT_GOAL := help
 
@@ -40,6 +40,7 @@ help:
 	@echo "make test-kernels   GPU kernels in Triton's interpreter, which it installs (1 GB)"
 	@echo "make test-servers   the tests on real servers on the CPU: vLLM, SGLang and SkyRL's Tinker, which it installs (9 GB)"
 	@echo "                    SERVERS=sglang, or SERVERS=\"vllm skyrl\": only these"
+	@echo "make test-skyrl-demo   the demo's model trained on a real SkyRL, killed and resumed (40 minutes or more on two cores)"
 	@echo "make test-browser   the report and distillkit view in a real Chromium, which it installs with apt-get where it may"
 	@echo "make torture   as test-kills, at 50 moments"
 	@echo "make audit  known vulnerabilities and licences of everything that is installed; asks pypi.org"
@@ -81,7 +82,7 @@ families: $(STAMP)
 
 # In one process each: they start processes of their own, as many as there are cores.
 test-heavy: $(STAMP)
-	@$(PYTEST) -m "kills or ranks or demo"
+	@$(PYTEST) -m "(kills or ranks or demo) and not servers"
 
 test-kills: $(STAMP)
 	@$(PYTEST) -m kills
@@ -90,7 +91,7 @@ test-ranks: $(STAMP)
 	@$(PYTEST) -m ranks
 
 test-demo: $(STAMP)
-	@$(PYTEST) -m demo
+	@$(PYTEST) -m "demo and not servers"
 
 # Outside of the extras: PyTorch for CUDA brings the version that it needs.
 TRITON := triton==3.9.0
@@ -140,7 +141,11 @@ known-servers:
 
 # One after the other: each server's own last test ends it.
 test-servers: known-servers $(STAMP) $(foreach server,$(SERVERS),$(STAMP_$(server)))
-	@$(PYTHON) -m pytest -m servers --durations=10 $(SERVERS:%=tests/servers/%)
+	@$(PYTHON) -m pytest -m "servers and not demo" --durations=10 $(SERVERS:%=tests/servers/%)
+
+# Not in CI: XLA compiles for the demo's model far longer than it computes.
+test-skyrl-demo: $(STAMP) $(SKYRL_STAMP)
+	@$(PYTHON) -m pytest -m "servers and demo" tests/servers/skyrl
 
 # Outside of the extras: nothing else drives a browser. The browser is the system's: CHROMIUM=/path/to/another.
 PLAYWRIGHT := playwright==1.65.2

@@ -10,7 +10,7 @@ from servers.server_process import running
 from servers.skyrl.skyrl_process import SkyrlProcess
 from servers.skyrl.tinker_runs import config_on, ended, kill_behind_checkpoint, read_json, start
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.demo]
 SHORT = {
     "data": {"max_eval_rows": 8},
     "sampling": {"max_completion_tokens": 32},
