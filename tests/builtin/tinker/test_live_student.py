@@ -52,7 +52,7 @@ def student(client: TrainingClient, **timeouts: float) -> LiveTinkerStudent:
     async def ensure() -> TrainingClient:
         return client
 
-    options = TinkerStudentOptions(model="m", timeouts={"step": 1.0, **timeouts})  # type: ignore[arg-type]
+    options = TinkerStudentOptions(model="m", timeouts={"step": 1.0, **timeouts})
     connection: Any = SimpleNamespace(ensure=ensure)
     admission = Admission(AimdWindow(4, 4, time.monotonic))
     none: Any = None
