@@ -181,5 +181,7 @@ async def test_what_one_request_meets_is_its_failure_alone() -> None:
     assert (found.retryable, found.reason) == (False, "HTTP 422: prompt too long: [...]")
     with pytest.raises(RunFailedError, match=r"HTTP 401: no.*api_key_env"):
         await outcome(RefusedError(401, {"detail": "no"}))
+    with pytest.raises(RunFailedError, match=r"HTTP 402: no.*credit is used up"):
+        await outcome(RefusedError(402, {"detail": "no"}))
     with pytest.raises(RunFailedError, match="may not go together"):
         await outcome(AssertionError("asample promises always carry sample_sequence_ids"))

@@ -111,7 +111,8 @@ async def test_the_scale_is_measured_also_where_the_token_is_improbable(logprob:
 @pytest.mark.parametrize("left_out", ["train_mlp", "train_attn", "train_unembed"])
 async def test_a_model_has_the_runs_seed_and_the_layers_of_the_options(left_out: str) -> None:
     service = Service()
-    trainer = connection(service, lora_rank=4, **{left_out: False})
+    options: dict[str, Any] = {left_out: False}
+    trainer = connection(service, None, lora_rank=4, **options)
     assert await trainer.ensure() is await trainer.ensure() is service.made[0]
     layers = {"train_mlp": True, "train_attn": True, "train_unembed": True, left_out: False}
     assert service.asked == [{"model": "m", "rank": 4, "seed": 42, **layers}]
