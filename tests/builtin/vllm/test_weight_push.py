@@ -13,15 +13,22 @@ import pytest
 from loopback.openai.wire import COMPLETIONS, Serve, complete, post, write_adapter
 
 from builtin.http.serving import bodies, opened, truth
-from builtin.vllm.pushes import LOAD, UNLOAD, require_sampled_by, sample, sampler, with_weights
+from builtin.vllm.pushes import (
+    LOAD,
+    UNLOAD,
+    require_sampled_by,
+    sample,
+    sampler,
+    scores_prompts,
+    with_weights,
+    with_weights_on,
+)
 from distillkit.errors import InputError, RunFailedError
 from distillkit.records import Failure, Weights
 from distillkit.testing import make_context, make_request
 from distillkit_builtin.pushed import weight_push
 from distillkit_builtin.vllm import push_kinds
 from distillkit_loopback.openai import faults
-from distillkit_loopback.openai.categorical import CategoricalModel
-from distillkit_loopback.transport.messages import Request
 
 # Adapters
 
@@ -41,10 +48,6 @@ async def test_each_version_is_an_adapter_of_a_new_name_and_the_old_one_is_unloa
     assert [name.rpartition("-")[2] for name in names] == ["v0", "v1", "v2"]
     assert {body["model"] for body in bodies(server)} == {"loopback", *names}
     assert not any(body.get("cache_salt") for body in bodies(server))  # the adapter's name is in the cache's keys
-
-
-def scores_prompts(request: Request) -> bool:
-    return request.fields.get("prompt_logprobs") is not None
 
 
 async def test_a_first_adapter_that_is_left_out_of_scores_is_refused(serve: Serve, adapters: Sequence[Weights]) -> None:
@@ -365,15 +368,6 @@ async def test_a_server_that_was_left_paused_is_said_before_it_is_asked(serve: S
         async with opened(sampler(server)):
             pass
     assert COMPLETIONS not in server.traffic.counts
-
-
-def with_weights_on(pushed: Sequence[Weights]) -> CategoricalModel:
-    """The loopback's weights move what was there before."""
-    model = CategoricalModel()
-    for weights in pushed:
-        assert weights.path is not None
-        model = model.reweighted(weights.path)
-    return model
 
 
 async def test_a_restarted_server_gets_all_weights_again_before_it_counts(
