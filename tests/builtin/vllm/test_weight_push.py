@@ -402,6 +402,24 @@ async def test_a_result_from_before_or_within_a_repair_does_not_count(serve: Ser
     require_sampled_by(found, with_weights(models[0]), 0)
 
 
+async def test_what_is_asked_for_within_a_repair_does_not_count_although_the_label_is_ours_again(
+    serve: Serve, models: Sequence[Weights]
+) -> None:
+    server = serve()
+    async with opened(sampler(server)) as plugin:
+        await plugin.sync(models[0])
+        server.traffic.clear()
+        server.faults.add(faults.Delay(0.3), where="/resume")
+        push = plugin._live.ready()
+        repairing = asyncio.ensure_future(push.repair(server.url, 0))
+        while not server.traffic.counts.get("/resume"):
+            await asyncio.sleep(0.005)
+        assert await push.holds(server.url)
+        assert not await push.holds_since(server.url, push.repairs(server.url))
+        await repairing
+        assert await push.holds_since(server.url, push.repairs(server.url))
+
+
 async def test_weights_that_one_replica_refuses_are_taken_back_before_anything_counts(
     serve: Serve, models: Sequence[Weights]
 ) -> None:
