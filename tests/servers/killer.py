@@ -1,12 +1,16 @@
 """A sink that kills the server of a run."""
 
 import threading
+from collections.abc import Callable
 from typing import ClassVar
 
+from conftest import read_jsonl
 from pydantic import PrivateAttr
 
-from distillkit import Sink
+import distillkit
+from distillkit import RunConfig, Sink
 from distillkit.events import Event, StepFinished
+from servers.scoring import FLOAT32
 from servers.server_process import ServerProcess
 
 
@@ -37,3 +41,15 @@ class Killer(Sink):
         """Wait until the server was started again. Fails if it never was killed."""
         assert self._thread is not None
         self._thread.join()
+
+
+def require_lossless(server: ServerProcess, config: Callable[[Sink], RunConfig]) -> None:
+    """A run of four steps, whose `server` is killed in the third and started again, costs nothing but time."""
+    killer = Killer.of(server)
+    result = distillkit.run(config(killer))
+    killer.join()
+    ledger = read_jsonl(result.run_dir / "ledger.jsonl")
+    assert (result.steps, result.summary["failed_completions"]) == (4, 0)
+    assert {entry["outcome"] for entry in ledger} == {"trained"}
+    assert max(row.get("rollout/logprob_mismatch", 0.0) for row in result.metrics) < FLOAT32
+    assert sum(row.get("concurrency/student/retries", 0.0) for row in result.metrics) > 0

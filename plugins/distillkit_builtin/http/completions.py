@@ -20,8 +20,8 @@ from distillkit_builtin.http.dialects.echo import named_by_id
 from distillkit_builtin.http.how_to_start import VLLM, HowToStart
 from distillkit_builtin.http.sampled import SampledTokens, rollout_of
 from distillkit_builtin.remote.candidates import TopK
-from distillkit_builtin.remote.request_fields import COMPLETIONS, refused_field
-from distillkit_builtin.remote.results import RefusedError, UnansweredError
+from distillkit_builtin.remote.request_fields import COMPLETIONS
+from distillkit_builtin.remote.results import RefusedError, UnansweredError, answered
 
 NOT_ALLOWED: Mapping[int, str] = frozen({401: "refuses the key", 403: "does not allow this, by this key or at all"})
 """What a server says to every request alike, by status: vLLM answers 403 where an endpoint is switched off."""
@@ -138,4 +138,4 @@ def failure_of(request: SampleRequest | ScoreRequest, error: RefusedError | Unan
         return Failure(request, error.reason, retryable=True)
     if error.status in NOT_ALLOWED:
         raise RunFailedError(f"{error.root} {NOT_ALLOWED[error.status]}: {error.message}") from error
-    return Failure(request, f"{error.root} answered {error.status}: {error.message}{refused_field(error.message)}")
+    return Failure(request, answered(error))

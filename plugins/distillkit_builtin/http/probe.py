@@ -26,7 +26,7 @@ from distillkit_builtin.http.models import DialectName
 from distillkit_builtin.http.options import HttpScorerOptions, more_logprobs
 from distillkit_builtin.http.spoken import AT_IDS, Spoken
 from distillkit_builtin.remote.request_fields import refused_field
-from distillkit_builtin.remote.results import RefusedError
+from distillkit_builtin.remote.results import RefusedError, answered
 from distillkit_builtin.remote.service_client import ServiceClient
 
 DIALECTS: Sequence[Dialect] = (
@@ -143,7 +143,7 @@ async def _problem(client: ServiceClient, dialect: Dialect, query: ScoreQuery) -
             if error.status in NOT_ALLOWED:
                 said = f"{NOT_ALLOWED[error.status]}: {error.message}"
                 raise InputError(f"{root} {said}; api_key_env names the key's variable") from error
-            return f"{root} answered {error.status}: {error.message}{refused_field(error.message)}"
+            return answered(error)
         except (UnprovedError, AlignmentError) as error:
             return f"{root}: {error}"
         if scored.ids.tolist() != query.response_ids.tolist():

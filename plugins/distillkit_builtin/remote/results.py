@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pydantic import JsonValue
 
 from distillkit.errors import InputError
+from distillkit_builtin.remote.request_fields import refused_field
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,11 @@ class NoReplicaError(Exception):
         self.opens_in = opens_in
 
 
+def answered(error: RefusedError) -> str:
+    """What a service answered, and what to do where it refuses a field that it does not know."""
+    return f"{error.root} answered {error.status}: {error.message}{refused_field(error.message)}"
+
+
 @contextmanager
 def error_context(who: str) -> Iterator[None]:
     """Whose server is meant, in front of what is wrong with it: a config may name many.
@@ -91,6 +97,6 @@ def error_context(who: str) -> Iterator[None]:
     except InputError as error:
         raise InputError(f"{who}: {error}") from error
     except RefusedError as error:
-        raise InputError(f"{who}: {error.root} answered {error.status}: {error.message}") from error
+        raise InputError(f"{who}: {answered(error)}") from error
     except UnansweredError as error:
         raise InputError(f"{who}: {error.reason}") from error

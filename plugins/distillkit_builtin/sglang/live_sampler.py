@@ -9,7 +9,6 @@ from distillkit.context import RunContext
 from distillkit.errors import InputError
 from distillkit.records import Failure, ScoreRequest, Weights
 from distillkit.types import SampleRequest
-from distillkit_builtin.http.completions import failure_of
 from distillkit_builtin.http.dialects.dialect import Dialect
 from distillkit_builtin.http.dialects.sglang import SGLang
 from distillkit_builtin.http.raw_logprobs import PROBE_IDS, raw_logprob_probes, require_raw_logprobs
@@ -56,9 +55,6 @@ class LiveSGLangSampler(LivePushedSampler):
                     await require_raw_logprobs(client, form, SGLang(), base_model, probe)
                 await require_untouched_sampling(client, form, base_model, PROBE_IDS)
                 versions = await _base_versions(client, base_model, probes)
-            except RefusedError as error:
-                await client.close()
-                raise InputError(failure_of(probes[0], error).reason) from error
             except BaseException:
                 await client.close()
                 raise

@@ -10,7 +10,6 @@ from distillkit.context import RunContext
 from distillkit.errors import InputError
 from distillkit.records import Failure, Rollout, ScoreRequest, Weights
 from distillkit.types import SampleRequest
-from distillkit_builtin.http.completions import failure_of
 from distillkit_builtin.http.dialects.dialect import Dialect, ScoreQuery, TokenLogprobs
 from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs
 from distillkit_builtin.http.options import more_logprobs
@@ -19,7 +18,7 @@ from distillkit_builtin.http.raw_logprobs import PROBE_IDS, raw_logprob_probes, 
 from distillkit_builtin.http.untouched import require_untouched_sampling
 from distillkit_builtin.pushed.live_sampler import NAME, LivePushedSampler
 from distillkit_builtin.pushed.weight_push import WeightPush
-from distillkit_builtin.remote.results import RefusedError, Result, error_context
+from distillkit_builtin.remote.results import RefusedError, Result, answered, error_context
 from distillkit_builtin.remote.service_client import ServiceClient
 from distillkit_builtin.vllm.completion_form import FormProbe
 from distillkit_builtin.vllm.each_server import require_served
@@ -66,7 +65,7 @@ class LiveVllmSampler(LivePushedSampler):
             except RefusedError as error:
                 await client.close()
                 more = f"; for {wanted['topk']} top-k tokens: {more_logprobs(wanted['topk'])}" if wanted else ""
-                raise InputError(f"{failure_of(probes[0], error).reason}{more}") from error
+                raise InputError(f"{answered(error)}{more}") from error
             except BaseException:
                 await client.close()
                 raise

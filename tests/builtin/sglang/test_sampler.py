@@ -134,10 +134,11 @@ async def test_a_server_that_ignores_seeds_is_said(served: Serve) -> None:
     assert "--enable-deterministic-inference" in told[0]
 
 
-async def test_a_server_that_refuses_the_first_question_is_refused(served: Serve) -> None:
+@pytest.mark.parametrize("status", [400, 401, 403])
+async def test_a_server_that_refuses_the_first_question_is_refused(served: Serve, status: int) -> None:
     server = served()
-    server.faults.add(faults.Status(400), where=GENERATE)
-    assert await refusal(sampler(server)) == f"sampler 'sglang': {server.url} answered 400: injected fault"
+    server.faults.add(faults.Status(status), where=GENERATE)
+    assert await refusal(sampler(server)) == f"sampler 'sglang': {server.url} answered {status}: injected fault"
 
 
 async def test_the_most_probable_come_with_each_sampled_token(served: Serve, adapters: Sequence[Weights]) -> None:

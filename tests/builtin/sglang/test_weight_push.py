@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 from loopback.openai.wire import GENERATE, Serve, generate, post
 
-from builtin.http.serving import bodies, opened, truth
+from builtin.http.serving import bodies, opened, score_requests, truth
 from builtin.sglang.pushes import LOAD, REPLACE, UNLOAD, sampler
-from builtin.vllm.pushes import require_sampled_by, sample, with_weights
-from builtin.vllm.test_weight_push import with_weights_on
+from builtin.vllm.pushes import require_sampled_by, sample, with_weights, with_weights_on
 from distillkit.errors import InputError, RunFailedError
 from distillkit.records import Weights
 from distillkit.testing import make_context
@@ -145,14 +144,12 @@ async def test_all_weights_are_replaced_in_place_and_each_answer_names_them(
     assert {body["lora_path"] for body in asked} == {None}
     salts = [salt.rpartition("-")[2] for body in asked if (salt := body.get("cache_salt"))]
     assert salts == ["v0"] * 4 + ["v1"] * 4 + ["v2"] * 4
-    assert [(body["model_path"], body["flush_cache"]) for body in bodies(server, REPLACE)] == [
-        (str(weights.path), True) for weights in models
-    ]
+    assert [
+        (body["model_path"], body["flush_cache"], body["abort_all_requests"]) for body in bodies(server, REPLACE)
+    ] == [(str(weights.path), True, False) for weights in models]
 
 
 async def test_scores_are_of_the_version_too(served: Serve, models: Sequence[Weights]) -> None:
-    from builtin.http.serving import score_requests
-
     server = served()
     async with opened(sampler(server)) as plugin:
         await plugin.sync(models[0])
@@ -161,6 +158,7 @@ async def test_scores_are_of_the_version_too(served: Serve, models: Sequence[Wei
         (score,) = [one async for one in plugin.score(score_requests())]
     np.testing.assert_array_equal(score.logprobs, truth(model=with_weights(models[0])))
     assert server.traffic.counts[REPLACE] == 2
+    assert bodies(server, GENERATE)[-1]["cache_salt"] == server.catalogue.weight_version
 
 
 async def test_weights_are_replaced_only_once_nothing_is_computed(served: Serve, models: Sequence[Weights]) -> None:
@@ -200,6 +198,21 @@ async def test_a_completion_of_two_versions_is_sampled_again(served: Serve, mode
         meta["output_token_logprobs"] = [[-1.0, 5, None], [-2.0, 6, None]]
         spanning = {"text": "", "output_ids": [5, 6], "meta_info": meta}
         server.faults.add(faults.Status(200, body=spanning), where=GENERATE)
+        require_sampled_by(await sample(plugin, 1), with_weights_on([models[0], models[0]]), 0)
+    assert server.traffic.counts[REPLACE] == 2
+
+
+async def test_weights_that_changed_behind_the_last_token_count_too(served: Serve, models: Sequence[Weights]) -> None:
+    """What is said of the whole answer and of its tokens must both be ours."""
+    server = served()
+    async with opened(sampler(server)) as plugin:
+        await plugin.sync(models[0])
+        spans = [{"version": server.catalogue.weight_version, "start": 0, "end": 2}]
+        meta = {"finish_reason": {"type": "length"}, "weight_version": "behind", "weight_versions": spans}
+        meta["output_token_logprobs"] = [[-1.0, 5, None], [-2.0, 6, None]]
+        server.faults.add(
+            faults.Status(200, body={"text": "", "output_ids": [5, 6], "meta_info": meta}), where=GENERATE
+        )
         require_sampled_by(await sample(plugin, 1), with_weights_on([models[0], models[0]]), 0)
     assert server.traffic.counts[REPLACE] == 2
 

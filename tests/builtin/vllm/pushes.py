@@ -11,6 +11,7 @@ from distillkit.testing import make_request
 from distillkit_builtin.vllm.sampler import VllmSampler
 from distillkit_loopback.openai.categorical import CategoricalModel
 from distillkit_loopback.openai.server import LoopbackServer
+from distillkit_loopback.transport.messages import Request
 
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 
@@ -39,3 +40,16 @@ def with_weights(weights: Weights) -> CategoricalModel:
     """What the loopback server makes of an adapter, or of whole weights."""
     assert weights.path is not None
     return (CategoricalModel().adapted if weights.format == "peft" else CategoricalModel().reweighted)(weights.path)
+
+
+def with_weights_on(pushed: Sequence[Weights]) -> CategoricalModel:
+    """The loopback's weights move what was there before."""
+    model = CategoricalModel()
+    for weights in pushed:
+        assert weights.path is not None
+        model = model.reweighted(weights.path)
+    return model
+
+
+def scores_prompts(request: Request) -> bool:
+    return request.fields.get("prompt_logprobs") is not None

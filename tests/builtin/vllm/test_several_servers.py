@@ -9,8 +9,7 @@ import pytest
 from loopback.openai.wire import COMPLETIONS, Serve
 
 from builtin.http.serving import bodies, opened
-from builtin.vllm.pushes import LOAD, require_sampled_by, sample, sampler, with_weights
-from builtin.vllm.test_weight_push import scores_prompts, with_weights_on
+from builtin.vllm.pushes import LOAD, require_sampled_by, sample, sampler, scores_prompts, with_weights, with_weights_on
 from distillkit.errors import InputError, RunFailedError
 from distillkit.records import Weights
 from distillkit.testing import make_context

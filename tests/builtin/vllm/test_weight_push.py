@@ -13,15 +13,22 @@ import pytest
 from loopback.openai.wire import COMPLETIONS, Serve, complete, post, write_adapter
 
 from builtin.http.serving import bodies, opened, truth
-from builtin.vllm.pushes import LOAD, UNLOAD, require_sampled_by, sample, sampler, with_weights
+from builtin.vllm.pushes import (
+    LOAD,
+    UNLOAD,
+    require_sampled_by,
+    sample,
+    sampler,
+    scores_prompts,
+    with_weights,
+    with_weights_on,
+)
 from distillkit.errors import InputError, RunFailedError
 from distillkit.records import Failure, Weights
 from distillkit.testing import make_context, make_request
 from distillkit_builtin.pushed import weight_push
 from distillkit_builtin.vllm import push_kinds
 from distillkit_loopback.openai import faults
-from distillkit_loopback.openai.categorical import CategoricalModel
-from distillkit_loopback.transport.messages import Request
 
 # Adapters
 
@@ -41,10 +48,6 @@ async def test_each_version_is_an_adapter_of_a_new_name_and_the_old_one_is_unloa
     assert [name.rpartition("-")[2] for name in names] == ["v0", "v1", "v2"]
     assert {body["model"] for body in bodies(server)} == {"loopback", *names}
     assert not any(body.get("cache_salt") for body in bodies(server))  # the adapter's name is in the cache's keys
-
-
-def scores_prompts(request: Request) -> bool:
-    return request.fields.get("prompt_logprobs") is not None
 
 
 async def test_a_first_adapter_that_is_left_out_of_scores_is_refused(serve: Serve, adapters: Sequence[Weights]) -> None:
@@ -367,15 +370,6 @@ async def test_a_server_that_was_left_paused_is_said_before_it_is_asked(serve: S
     assert COMPLETIONS not in server.traffic.counts
 
 
-def with_weights_on(pushed: Sequence[Weights]) -> CategoricalModel:
-    """The loopback's weights move what was there before."""
-    model = CategoricalModel()
-    for weights in pushed:
-        assert weights.path is not None
-        model = model.reweighted(weights.path)
-    return model
-
-
 async def test_a_restarted_server_gets_all_weights_again_before_it_counts(
     serve: Serve, models: Sequence[Weights]
 ) -> None:
@@ -406,6 +400,24 @@ async def test_a_result_from_before_or_within_a_repair_does_not_count(serve: Ser
         assert not first.done()
         found = [await first, second]
     require_sampled_by(found, with_weights(models[0]), 0)
+
+
+async def test_what_is_asked_for_within_a_repair_does_not_count_although_the_label_is_ours_again(
+    serve: Serve, models: Sequence[Weights]
+) -> None:
+    server = serve()
+    async with opened(sampler(server)) as plugin:
+        await plugin.sync(models[0])
+        server.traffic.clear()
+        server.faults.add(faults.Delay(0.3), where="/resume")
+        push = plugin._live.ready()
+        repairing = asyncio.ensure_future(push.repair(server.url, 0))
+        while not server.traffic.counts.get("/resume"):
+            await asyncio.sleep(0.005)
+        assert await push.holds(server.url)
+        assert not await push.holds_since(server.url, push.repairs(server.url))
+        await repairing
+        assert await push.holds_since(server.url, push.repairs(server.url))
 
 
 async def test_weights_that_one_replica_refuses_are_taken_back_before_anything_counts(

@@ -7,8 +7,7 @@ import pytest
 from loopback.openai.wire import COMPLETIONS, Serve
 
 from builtin.http.serving import bodies, opened
-from builtin.vllm.pushes import require_sampled_by, sample, sampler, with_weights
-from builtin.vllm.test_weight_push import with_weights_on
+from builtin.vllm.pushes import require_sampled_by, sample, sampler, with_weights, with_weights_on
 from distillkit.errors import AlignmentError, InputError, RunFailedError
 from distillkit.records import Failure, Weights
 from distillkit.testing import ByteTokenizer, make_context

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import pytest
-from conftest import read_jsonl
 
 import distillkit
 from servers.demo_config import SHORT, demo, http_teachers
-from servers.killer import Killer
+from servers.killer import require_lossless
 from servers.scoring import FLOAT32
 from servers.server_process import TOP
 from servers.sglang.sglang_process import SGLangProcess
@@ -38,16 +37,9 @@ def test_a_server_that_is_killed_and_started_again_costs_nothing_but_time(
     sampler = {"name": "sglang", "base_url": server.root, "timeouts": {"retry": 500.0}}
     rate = 1e-3 if lora_rank else 1e-5
     student = {"name": "local", "model": str(model), "lora_rank": lora_rank, "learning_rate": rate, "sampler": sampler}
-    killer = Killer.of(server)
-    config = demo(model, tmp_path, [*SHORT, "train.max_steps=4"], student=student, sinks=[killer])
+    over = [*SHORT, "train.max_steps=4"]
     try:
-        result = distillkit.run(config)
-        killer.join()
-        ledger = read_jsonl(result.run_dir / "ledger.jsonl")
-        assert (result.steps, result.summary["failed_completions"]) == (4, 0)
-        assert {entry["outcome"] for entry in ledger} == {"trained"}
-        assert max(row.get("rollout/logprob_mismatch", 0.0) for row in result.metrics) < FLOAT32
-        assert sum(row.get("concurrency/student/retries", 0.0) for row in result.metrics) > 0
+        require_lossless(server, lambda killer: demo(model, tmp_path, over, student=student, sinks=[killer]))
     finally:
         if not lora_rank:  # the next test's base model is the one that it was started with
             server.kill()

@@ -3,7 +3,6 @@
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,11 @@ from distillkit.arrays import token_ids
 from distillkit.context import RunContext
 from distillkit.records import Rollout, Weights
 from distillkit.testing import make_context
-from distillkit.types import Message, SampleKey, SampleRequest, SamplingParams, Teacher
-from distillkit_builtin.hf_tokenizer import HFTokenizer
+from distillkit.types import SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.http.dialects.dialect import ScoreQuery
 from distillkit_builtin.http.dialects.sglang import SGLang
-from distillkit_builtin.http.scorer import HttpScorer
-from distillkit_builtin.local.scorer import LocalScorer
 from distillkit_builtin.sglang.sampler import SGLangSampler
-from servers.scoring import FLOAT32, PROMPTS, requests_of, scores
+from servers.scoring import FLOAT32, require_local_scores, require_stops
 from servers.sglang.sglang_process import SGLangProcess
 
 pytestmark = pytest.mark.servers
@@ -34,56 +30,13 @@ PROMPT = [1, 2, 3, 4, 500, 600]
 
 @pytest.mark.parametrize("dialect", ["sglang", "auto"])
 async def test_scores_are_those_of_the_local_backend(server: SGLangProcess, model: Path, dialect: str) -> None:
-    requests = requests_of(model, topk=3)
-    remote = HttpScorer(base_url=server.root, dialect=dialect)  # type: ignore[arg-type]
-    theirs = await scores(remote.bind(Teacher("smol", "smol", tokenizer_model=str(model))), requests)
-    local = LocalScorer(device="cpu", dtype="float32").bind(Teacher("smol", str(model)))
-    ours = await scores(local, requests)
-    for mine, other in zip(ours, theirs, strict=True):
-        assert other.ids_proved
-        np.testing.assert_allclose(other.logprobs, mine.logprobs, atol=FLOAT32)
-        best = other.arrays["topk_logprobs"]
-        assert best.shape == (len(mine.logprobs), 3)
-        np.testing.assert_allclose(best, mine.arrays["topk_logprobs"], atol=FLOAT32)
+    await require_local_scores(server.root, model, dialect)
 
 
 async def test_stop_ids_and_stop_strings_end_a_teachers_completions_and_stay_in_them(
     server: SGLangProcess, model: Path
 ) -> None:
-    tokenizer = HFTokenizer.load(str(model))
-    prompt = token_ids(tokenizer.render([Message("user", PROMPTS[0])], {}))
-    scorer = HttpScorer(base_url=server.root).bind(Teacher("smol", "smol", tokenizer_model=str(model)))
-    run = make_context(teachers=[scorer.teacher])
-    scorer.check(run)
-    run = replace(run, tokenizer=scorer.tokenizer(run))
-    await scorer.open(run)
-
-    async def greedy(**params: Any) -> Rollout:
-        sampling = SamplingParams(**{"max_tokens": 12, "temperature": 0.0, **params})
-        (found,) = [one async for one in scorer.sample([SampleRequest(SampleKey("1-a", 0, 0), prompt, 7, sampling)])]
-        assert isinstance(found, Rollout), found
-        return found
-
-    try:
-        free = await greedy()
-        ids = free.token_ids.tolist()
-        at = next(at for at in range(3, 12) if ids[at] not in ids[:at])
-        text = tokenizer.decode(ids[: at + 1])
-        own = tokenizer.special_tokens()["<|im_end|>"]
-        for params in (
-            {"stop_ids": (own, ids[at])},
-            {"stop_ids": (ids[at],), "max_tokens": at + 1},
-            {"stop": (text[-6:],)},
-            {"stop": (text[-6:],), "max_tokens": at + 1},
-        ):
-            cut = await greedy(**params)
-            assert cut.token_ids.tolist() == ids[: at + 1]
-            assert (cut.finish_reason, cut.text) == ("stop", text)
-            np.testing.assert_allclose(cut.logprobs, free.logprobs[: at + 1], atol=FLOAT32)
-        assert (await greedy(max_tokens=at + 1)).finish_reason == "length"
-    finally:
-        await scorer.close()
-        await run.shared.release(run.user)
+    await require_stops(server.root, model)
 
 
 @asynccontextmanager

@@ -1,20 +1,10 @@
 """`distillkit check --probe` on a real vLLM, with and without its prefix cache; `-s` prints its figures."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
-from distillkit.config.load import load_config
-from distillkit.preflight.prepared_run import prepare_run
-from distillkit.probe.figures import as_json
-from distillkit.probe.report import ProbeReport
-from distillkit.probe.without_run import probed
-from servers.scoring import FLOAT32
-from servers.server_process import TOP
+from servers.probing import probe_config, require_said, require_steady
 from servers.vllm.vllm_process import VllmProcess
 
 pytestmark = pytest.mark.servers
@@ -22,49 +12,15 @@ pytestmark = pytest.mark.servers
 
 @pytest.fixture
 def config(cached_or_not: VllmProcess, student_server: VllmProcess, model: Path, tmp_path: Path) -> Path:
-    """A student that samples from vLLM, and a teacher of the same weights that reads an answered example first."""
-    values = {
-        "log_path": str(tmp_path / "runs/{name}"),
-        "data": str(TOP / "examples/routed_mopd/train.jsonl"),
-        "student": {
-            "name": "local",
-            "model": str(model),
-            "dtype": "float32",
-            "lora_rank": 8,
-            "sampler": {"name": "vllm", "base_url": student_server.url},
-        },
-        "teachers": [
-            {"model": "smol", "tokenizer_model": str(model), "scorer": {"name": "http", "base_url": cached_or_not.url}}
-        ],
-        "router": "single",
-        "sampling": {"max_completion_tokens": 128},
-    }
-    path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(values), encoding="utf-8")
-    return path
+    return probe_config(tmp_path, model, {"name": "vllm", "base_url": student_server.url}, cached_or_not.url)
 
 
 async def test_a_real_server_is_steady_and_samples_from_what_it_says(
-    config: Path, request: pytest.FixtureRequest, tmp_path: Path
+    config: Path, request: pytest.FixtureRequest
 ) -> None:
-    report = await _report(config)
-    cache = request.node.callspec.params["cached_or_not"]
-    print(f"\nvLLM, {cache} prefix cache: {json.dumps(as_json(report.figures), indent=1)}")
-    assert not report.refused
-    (teacher,) = report.figures.teachers
-    assert {how: apart for how, apart in teacher.asked_again.items() if apart.largest > FLOAT32} == {}
-    assert report.figures.ended > 0
-
-
-async def _report(config: Path) -> ProbeReport:
-    resolved, registry = load_config([config], [])
-    return await probed(prepare_run(resolved, registry, print), print)
+    await require_steady(config, f"vLLM, {request.node.callspec.params['cached_or_not']}")
 
 
 @pytest.mark.parametrize("cached_or_not", ["teacher_server"], indirect=True)
 def test_the_command_says_so(config: Path) -> None:
-    command = [sys.executable, "-m", "distillkit", "check", str(config), "--probe"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    print(done.stdout)
-    assert done.returncode == 0, done.stderr
-    assert "gap to the student" in done.stdout
+    require_said(config)

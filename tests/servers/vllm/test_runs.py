@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import pytest
-from conftest import read_jsonl
 
 import distillkit
 from servers.demo_config import SHORT, demo, http_teachers
-from servers.killer import Killer
+from servers.killer import require_lossless
 from servers.scoring import FLOAT32
 from servers.server_process import TOP
 from servers.vllm.vllm_process import VllmProcess
@@ -65,12 +64,5 @@ def test_a_server_that_is_killed_and_started_again_costs_nothing_but_time(
     monkeypatch.chdir(TOP)
     sampler = {"name": "vllm", "base_url": student_server.url, "timeouts": {"retry": 500.0}}
     student = {"name": "local", "model": str(model), "lora_rank": 8, "learning_rate": 1e-3, "sampler": sampler}
-    killer = Killer.of(student_server)
-    config = demo(model, tmp_path, [*SHORT, "train.max_steps=4"], student=student, sinks=[killer])
-    result = distillkit.run(config)
-    killer.join()
-    ledger = read_jsonl(result.run_dir / "ledger.jsonl")
-    assert (result.steps, result.summary["failed_completions"]) == (4, 0)
-    assert {entry["outcome"] for entry in ledger} == {"trained"}
-    assert max(row.get("rollout/logprob_mismatch", 0.0) for row in result.metrics) < FLOAT32
-    assert sum(row.get("concurrency/student/retries", 0.0) for row in result.metrics) > 0
+    over = [*SHORT, "train.max_steps=4"]
+    require_lossless(student_server, lambda killer: demo(model, tmp_path, over, student=student, sinks=[killer]))
