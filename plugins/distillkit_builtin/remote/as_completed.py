@@ -14,7 +14,7 @@ async def as_completed(requests: Sequence[A], send: Callable[[A], Awaitable[B]])
     The first exception of `send` is raised. It cancels the other requests, as does closing this iterator.
     """
     tasks = {asyncio.ensure_future(send(request)) for request in requests}
-    done: set[asyncio.Future[B]] = set()
+    done: set[asyncio.Task[B]] = set()
     try:
         while tasks:
             done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
