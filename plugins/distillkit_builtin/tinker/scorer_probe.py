@@ -18,7 +18,7 @@ from distillkit.tokenizer import Tokenizer, vocabulary_size
 from distillkit.types import Message
 from distillkit_builtin.tinker.prefill import LAST_N, TARGETS, Prefill
 from distillkit_builtin.tinker.scored_response import ROUNDING, Asked, ResponseLogprobs, leading_nones, read_response
-from distillkit_builtin.tinker.sdk import sdk_version
+from distillkit_builtin.tinker.sdk import sdk_version, unlogged_refusals
 from distillkit_builtin.tinker.sdk_errors import refused_input, status_of
 
 PLAIN = "The sun rises in the east and sets in the west. Water is made of hydrogen and oxygen. Paris is in France."
@@ -118,7 +118,9 @@ async def gives_topk(ask: Ask, probe: Probe, prefill: Prefill) -> bool:
     """
     asked = _with(probe, "topk", 1)
     try:
-        read_response("it", await ask(probe.ids, asked, prefill.last_n), asked, prefill.leading)
+        with unlogged_refusals():
+            answer = await ask(probe.ids, asked, prefill.last_n)
+        read_response("it", answer, asked, prefill.leading)
     except AlignmentError:
         return False
     except Exception as error:

@@ -116,6 +116,13 @@ async def test_a_server_that_goes_on_past_an_end_is_cut_there() -> None:
     assert (found.token_ids.tolist(), found.finish_reason, len(found.logprobs)) == ([5, END], "stop", 2)
 
 
+@pytest.mark.parametrize("count", [0, 2])
+async def test_more_or_fewer_completions_than_one_are_refused(count: int) -> None:
+    answer = SimpleNamespace(sequences=sequence([5, END], "stop").sequences * count)
+    with pytest.raises(AlignmentError, match=f"{count} completions came back for one request"):
+        await outcome(answer)
+
+
 async def test_an_end_that_is_none_of_the_runs_is_refused() -> None:
     with pytest.raises(AlignmentError, match=r"its last token, id 6, is none of the run's ends \[7\]"):
         await outcome(sequence([5, 6], "stop"))

@@ -107,11 +107,14 @@ async def test_what_skyrl_does_not_give_is_refused(serve: Any, scorer: Any, need
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_what_an_open_teacher_gives_is_what_its_server_does(serve: Any, scorer: Any, kind: Kind) -> None:
+async def test_what_an_open_teacher_gives_is_what_its_server_does(
+    serve: Any, scorer: Any, kind: Kind, caplog: pytest.LogCaptureFixture
+) -> None:
     plugin = scorer(serve(kind))
     assert plugin.capabilities()["topk"] == 20
     async with opened(plugin):
         given = plugin.capabilities()
+    assert "non-retryable" not in caplog.text  # as the SDK logs what a server refuses
     assert ("topk" in given, "at_ids" in given) == ((True, True) if kind == "hosted" else (False, False))
 
 
