@@ -119,6 +119,8 @@ async def test_a_server_that_is_back_with_old_weights_is_given_the_current_ones_
         if versions[0].format == "peft":
             require_sampled_by(found, with_weights(versions[1]), 1)
             assert [name.rpartition("-")[2] for name in cut.catalogue.adapters] == ["v1"]  # the old one was unloaded
+            await plugin.sync(versions[2])  # and it is as the others again
+            assert [name.rpartition("-")[2] for name in cut.catalogue.adapters] == ["v2"]
         else:
             assert {rollout.policy_version for rollout in found} == {1}
             assert cut.catalogue.weight_version.endswith("-v1")
