@@ -73,37 +73,40 @@ async def export(
 
 
 async def _save(options: TinkerStudentOptions, connection: TrainerConnection) -> tuple[str, Callable[[Path], None]]:
-    """Where the weights are saved at the server, and what fetches their files into a folder.
+    """Where the weights are sampled from at the server, and what fetches their files into a folder.
 
-    Tinker's way first, unless SDK or server lacks it: not every server says which requests it knows.
+    Tinker samples from one kind of saved weights and lets another be downloaded, so that both are saved.
     """
     client, service = await connection.ensure(), connection.service
-    external = service.facts is None or service.facts.has_path(EXTERNAL) is not False
-    if hasattr(client, "save_weights_external") and external:
-        try:
-            return await _save_files(options, service, client)
-        except RunFailedError as error:
-            if not lacks_request(error.__cause__):
-                raise
-    seconds, key = options.timeouts.step, service.key()
-    name = new_name("final")
-    path = str((await sdk_call(SAVING, seconds, lambda: client.save_weights_for_sampler(name))).path)
-    return path, lambda folder: fetch_archive(options.root, key, path, folder, seconds)
-
-
-async def _save_files(
-    options: TinkerStudentOptions,
-    service: TinkerService,
-    client: Any,  # noqa: ANN401 - the SDK's TrainingClient
-) -> tuple[str, Callable[[Path], None]]:
     seconds, key, name = options.timeouts.step, service.key(), new_name("final")
-    path = str((await sdk_call(SAVING, seconds, lambda: client.save_weights_external(name))).path)
+    path = str((await sdk_call(SAVING, seconds, lambda: client.save_weights_for_sampler(name))).path)
+    external = await _save_external(service, client, name, seconds)
+    if external is None:
+        return path, lambda folder: fetch_archive(options.root, key, path, folder, seconds)
 
     def fetch(folder: Path) -> None:
         rest = load_sdk().RestClient(base_url=options.root, api_key=key.reveal())
-        fetch_files(rest.get_external_weights_urls(path).result(seconds).urls, folder, seconds)
+        fetch_files(rest.get_external_weights_urls(external).result(seconds).urls, folder, seconds)
 
     return path, fetch
+
+
+async def _save_external(
+    service: TinkerService,
+    client: Any,  # noqa: ANN401 - the SDK's TrainingClient
+    name: str,
+    seconds: float,
+) -> str | None:
+    """The path of files to download; None where SDK or server lacks it, which not every server says beforehand."""
+    lacking = service.facts is not None and service.facts.has_path(EXTERNAL) is False
+    if lacking or not hasattr(client, "save_weights_external"):
+        return None
+    try:
+        return str((await sdk_call(SAVING, seconds, lambda: client.save_weights_external(name))).path)
+    except RunFailedError as error:
+        if not lacks_request(error.__cause__):
+            raise
+        return None
 
 
 def _complete(folder: Path, base: str, tokenizer: HFTokenizer) -> None:

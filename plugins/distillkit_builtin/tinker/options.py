@@ -132,8 +132,8 @@ class TinkerStudentOptions(TinkerOptions):
     checkpoint_ttl: int | None = Field(
         None,
         ge=3600,
-        description="Seconds after which the server deletes the checkpoints that a run saved there, but for the final "
-        "weights; null: never. A run that is older than that cannot be resumed.",
+        description="Seconds, an hour or more, after which the server deletes the checkpoints that a run saved there, "
+        "but for the final weights; null: never. A run that is older than that cannot be resumed.",
     )
     timeouts: TinkerStudentTimeouts = Field(TinkerStudentTimeouts(), description="How long each thing may take.")
 

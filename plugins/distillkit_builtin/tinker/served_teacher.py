@@ -9,6 +9,7 @@ from distillkit_builtin.tinker.service import TinkerService
 SCHEME = "tinker://"
 PATH = re.compile(r"tinker://(?P<run>[^/\s]+)/(?:(?P<kind>[^/\s]+)/)?(?P<name>[^/\s]+)")
 SAVED = f"{SCHEME}RUN/sampler_weights/NAME (what `save_weights_for_sampler` gives)"
+UNSAMPLED = {"weights": "a checkpoint of training", "external_weights": "a copy to download"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,9 @@ def find_teacher(service: TinkerService, model: str) -> ServedTeacher:
     path = PATH.fullmatch(model)
     if path is None:
         raise InputError(f"model {model!r} is no path of weights: {SAVED}")
-    if path["kind"] == "weights":
+    if path["kind"] in UNSAMPLED:
         raise InputError(
-            f"model {model!r} is a checkpoint of training, which no server samples or scores from; name the weights "
+            f"model {model!r} is {UNSAMPLED[path['kind']]}, which no server samples or scores from; name the weights "
             f"that were saved for a sampler: {SAVED}"
         )
     base = service.base_model_of(path["run"])

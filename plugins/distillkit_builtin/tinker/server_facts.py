@@ -144,8 +144,14 @@ def _get(client: httpx.Client, root: str, path: str, key: Key) -> JsonValue:
     except httpx.TimeoutException as error:
         raise InputError(f"{url}: no answer within {CHECK_SECONDS:g} s; is the server up?") from error
     except httpx.RequestError as error:
-        hint = "; is the server up, and base_url its address?" if isinstance(error, httpx.ConnectError) else ""
-        raise InputError(f"{url}: {key.redacted(explain(error))}{hint}") from error
+        raise InputError(f"{url}: {key.redacted(explain(error))}{_unreached(error)}") from error
+
+
+def _unreached(error: httpx.RequestError) -> str:
+    said = str(error).lower()
+    if "wrong_version_number" in said or "record layer failure" in said:
+        return "; this is what https says to a server that speaks http: begin base_url with http://"
+    return "; is the server up, and base_url its address?" if isinstance(error, httpx.ConnectError) else ""
 
 
 def _wrong_place(status: int) -> str:

@@ -63,9 +63,10 @@ class TinkerStudent(TinkerStudentOptions, Student, Sampler):
             raise InputError(f"{error}; set student.tokenizer_model to the model's directory or hub name") from error
 
     def context_length(self, run: RunContext) -> int | None:
-        """`max_seq_len`, else what the server says of the model."""
+        """`max_seq_len`, else what the server says of the model, but for the token that is sampled behind a score."""
         facts = None if self._service is None else self._service.facts
-        return self.max_seq_len or (None if facts is None else facts.lengths.get(self.model))
+        length = None if facts is None else facts.lengths.get(self.model)
+        return self.max_seq_len or (None if length is None else length - 1)
 
     def loss_functions(self) -> Mapping[str, frozenset[str]]:
         """`importance_sampling`, which takes no options in this protocol.

@@ -302,6 +302,7 @@ async def test_a_model_is_a_base_model_or_weights_saved_for_a_sampler(fake: Fake
         ("test/modle", r"model 'test/modle' is not at http://tinker.test"),
         ("tinker://run-1", "is no path of weights: tinker://RUN/sampler_weights/NAME"),
         ("tinker://run-1/weights/step-8", "is a checkpoint of training"),
+        ("tinker://run-1/external_weights/final", "is a copy to download, which no server samples"),
     ],
 )
 def test_another_model_is_refused_before_a_client_exists(fake: Fake, model: str, message: str) -> None:

@@ -97,6 +97,14 @@ def test_a_server_that_is_not_there_is_said_at_once_and_without_the_sdk(unused_p
     assert "tinker" not in set(sys.modules) - before
 
 
+def test_https_to_a_server_that_speaks_http_is_explained() -> None:
+    def handle(_: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)")
+
+    with pytest.raises(InputError, match=r"speaks http: begin base_url with http://$"):
+        ask_server("https://127.0.0.1:8091", read_key("TINKER_API_KEY"), transport=httpx.MockTransport(handle))
+
+
 @pytest.fixture
 def unused_port() -> int:
     import socket
@@ -150,7 +158,7 @@ def test_what_cannot_be_known_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert report.notes[0] == "student: org/model, LoRA of rank 32, at http://tinker.test"
     assert "grad_clip_norm" in report.notes[1]
     assert "checkpoint_ttl" in report.notes[2]
-    assert student.context_length(make_context()) == 64
+    assert student.context_length(make_context()) == 63
 
 
 def test_which_layers_are_trained_is_said_to_be_the_servers_choice(monkeypatch: pytest.MonkeyPatch) -> None:

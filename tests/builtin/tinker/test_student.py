@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,19 @@ def test_a_run_trains_and_its_adapter_is_loaded_whole_by_peft(
     tensors = load_file(run_dir / "adapter/adapter_model.safetensors")
     assert any(float(tensor.abs().max()) > 0 for name, tensor in tensors.items() if "lora_B" in name)
     assert {name.split(".")[-3] for name in tensors} == set(config["target_modules"])
+
+
+def test_what_a_run_left_at_the_server_teaches_another_run(
+    start: Start, tmp_path: Path, tiny_model: str, other_tiny_model: str
+) -> None:
+    service = start("hosted")
+    distillkit.run(make_config(service, tmp_path, tiny_model, other_tiny_model, name="first"))
+    (left,) = re.findall(r"stay at the server, as (\S+)", (tmp_path / "runs/first/run.log").read_text())
+    scorer = {"name": "tinker", "base_url": service.base_url}
+    teachers = [{"model": left, "tokenizer_model": tiny_model, "scorer": scorer}]
+    distillkit.run(make_config(service, tmp_path, tiny_model, "", name="second", teachers=teachers))
+    gap = steps(tmp_path / "runs/second")[0]["train/reverse_kl"]
+    assert abs(gap) > 1e-3  # the base model, as which the student begins, would have none
 
 
 def test_a_run_that_ended_in_between_goes_on_as_if_it_had_not(
