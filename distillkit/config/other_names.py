@@ -103,6 +103,7 @@ INSTEAD: Mapping[str, str] = {
     "project_name": "sinks says where metrics also go: sinks=[console, wandb]",
     "use_vllm": "student.sampler says where completions come from: student.sampler=vllm",
     "resume_from_checkpoint": "on the command line it is --resume, in Python resume=True",
+    "ttl_seconds": "how long a Tinker server keeps checkpoints is the option checkpoint_ttl of student tinker",
     "n_gpus_per_node": "torchrun says on how many GPUs: torchrun --nproc-per-node 2 -m distillkit run config.yaml",
     "load_in_4bit": "name a model whose files are quantized as student.model",
 }

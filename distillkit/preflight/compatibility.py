@@ -113,8 +113,8 @@ def _require_own_code(student: Student, loss: Loss, rank: Rank) -> None:
     known, given = student.loss_functions(), student.loss_capabilities()
     if loss.token_loss() is None or not given:
         raise InputError(
-            f"student {student.name!r} does not know the loss function {loss.loss_function!r}; "
-            f"{suggest(loss.loss_function, known)}"
+            f"student {student.name!r} does not know the loss function {loss.loss_function!r} of loss {loss.name!r}; "
+            f"{suggest(loss.loss_function, known)}. Student local trains every loss, by its own code"
         )
     lacks = sorted(read_by(loss) - given)
     if lacks:
