@@ -80,7 +80,7 @@ async def _save(options: TinkerStudentOptions, connection: TrainerConnection) ->
     client, service = await connection.ensure(), connection.service
     seconds, key, name = options.timeouts.step, service.key(), new_name("final")
     path = str((await sdk_call(SAVING, seconds, lambda: client.save_weights_for_sampler(name))).path)
-    external = await _save_external(service, client, name, seconds)
+    external = await _save_external(service, client, new_name("final-files"), seconds)
     if external is None:
         return path, lambda folder: fetch_archive(options.root, key, path, folder, seconds)
 

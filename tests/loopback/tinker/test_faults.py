@@ -179,6 +179,7 @@ def test_a_promise_without_sequence_ids(service: TinkerService, connect: Connect
 
 
 def test_a_closed_service_leaves_no_thread_and_no_file(start: Start, connect: Connect) -> None:
+    before = set(threading.enumerate())  # other tests' services, which live as long as their fixtures
     service = start("hosted")
     folder = service._checkpoints._folder
     trainer(connect(service)).save_state("a").result(TIME)
@@ -186,6 +187,7 @@ def test_a_closed_service_leaves_no_thread_and_no_file(start: Start, connect: Co
     service.close()
     service.close()
     assert not folder.exists()
-    assert not [each for each in threading.enumerate() if each.name.startswith("loopback")]
+    left = set(threading.enumerate()) - before
+    assert not [each for each in left if each.name.startswith("loopback")]
     with pytest.raises(httpx.ConnectError):
         httpx.get(service.base_url)
