@@ -27,7 +27,7 @@ def probe_config(folder: Path, model: Path, sampler: Mapping[str, JsonValue], te
         "student": student,
         "teachers": [{"model": "smol", "tokenizer_model": str(model), "scorer": scorer}],
         "router": "single",
-        "sampling": {"max_completion_tokens": 40},
+        "sampling": {"max_completion_tokens": 128},
     }
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
