@@ -1,6 +1,6 @@
 """Attention in the fast backbone: over whole sequences, and of one new token a slot over what its slot holds."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -12,6 +12,19 @@ from distillkit_builtin.local.fast.kv_slots import KVSlots
 
 KeysValues = list[tuple[Tensor, Tensor]]
 """Keys and values [batch, kv_heads, length, d] of tokens that were computed, a layer at a time."""
+
+Keep = Callable[[int, Tensor, Tensor], None]
+"""Takes a layer's number, keys and values as they were computed: parts of tensors that hold queries too, so whoever
+keeps them copies them."""
+
+
+def copied_into(kept: KeysValues) -> Keep:
+    """Appends each layer's keys and values to `kept`, without what lies beside them in memory."""
+
+    def keep(layer: int, key: Tensor, value: Tensor) -> None:
+        kept.append((key.contiguous(), value.contiguous()))
+
+    return keep
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +57,8 @@ class CausalAttention:
     """Of sequences of one length, end to end: `n = batch * length`."""
 
     length: int
-    kept: KeysValues | None = None
-    """A list to which their keys and values are appended."""
+    keep: Keep | None = None
+    """What is given their keys and values [batch, kv_heads, length, d], a layer at a time."""
     prefixes: Sequence[Prefix] = ()
     """What stands before each sequence, in order."""
     masks: dict[int | None, Tensor] = field(default_factory=dict)
@@ -55,8 +68,8 @@ class CausalAttention:
         """The mixed values [n, heads * d]."""
         parts = (*inputs.rotated(), inputs.value)
         query, key, value = (x.unflatten(0, (-1, self.length)).transpose(1, 2) for x in parts)
-        if self.kept is not None:
-            self.kept.append((key, value))
+        if self.keep is not None:
+            self.keep(layer, key, value)
         if self.prefixes:
             earlier = [prefix.of_layer(layer) for prefix in self.prefixes]
             key, value = (torch.cat([*old, new], dim=2) for *old, new in zip(*earlier, (key, value), strict=True))

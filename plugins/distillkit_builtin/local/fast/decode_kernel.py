@@ -22,6 +22,8 @@ MIN_PART = 256
 """A past of no more positions is not split."""
 MIN_GROUP = 16
 """Rows of a matrix product on tensor cores; query heads that are missing are padding."""
+LOG2_E = 1.4426950408889634
+"""Powers of two are what a GPU computes; scores are multiplied by this."""
 PROGRAMS = 512
 """About as many as keep a large GPU busy; with fewer rows, each row's past is split."""
 
@@ -46,10 +48,10 @@ def fused_decode_attention(new: AttentionInputs, keys: Tensor, values: Tensor, p
     padded = max(16, triton.next_power_of_2(width))  # no smaller products are known to a GPU
     _attend[(count, kv_heads, splits)](
         both, value, new.query_norm, new.key_norm, new.cos, new.sin, new.eps, keys, values, positions, parts, stats,
-        new.scale, both.stride(0), value.stride(0), length, window, splits, KV_HEADS=kv_heads, GROUP=group,
+        new.scale * LOG2_E, both.stride(0), value.stride(0), length, window, splits, KV_HEADS=kv_heads, GROUP=group,
         GROUP_PADDED=max(MIN_GROUP, group), WIDTH=width, WIDTH_PADDED=padded, BLOCK=BLOCK,
-        EXACT=both.dtype == torch.float32, WHOLE=whole, NORMED=new.query_norm is not None, ABOUT_ONE=new.about_one,
-        num_warps=2 if padded <= 128 else 4, num_stages=2,
+        PRECISION="ieee" if both.dtype == torch.float32 else "tf32", WHOLE=whole, NORMED=new.query_norm is not None, ABOUT_ONE=new.about_one,
+        num_warps=2 if padded <= 128 else 4, num_stages=_stages(padded, keys.element_size()),
     )  # fmt: skip
     if not whole:
         _combine[(count, heads)](
@@ -59,11 +61,16 @@ def fused_decode_attention(new: AttentionInputs, keys: Tensor, values: Tensor, p
     return out.flatten(1)
 
 
+def _stages(padded: int, number_bytes: int) -> int:
+    """How many blocks are on their way at once: three, where they take no more than half of a small GPU's memory."""
+    return 3 if 2 * BLOCK * padded * number_bytes <= 16 * 2**10 else 2
+
+
 @triton.jit
 def _attend(
     both, value, query_norm, key_norm, cos, sin, eps, keys, values, positions, parts, stats, scale, stride,
     value_stride, length, window, splits, KV_HEADS: tl.constexpr, GROUP: tl.constexpr, GROUP_PADDED: tl.constexpr,
-    WIDTH: tl.constexpr, WIDTH_PADDED: tl.constexpr, BLOCK: tl.constexpr, EXACT: tl.constexpr, WHOLE: tl.constexpr,
+    WIDTH: tl.constexpr, WIDTH_PADDED: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr, WHOLE: tl.constexpr,
     NORMED: tl.constexpr, ABOUT_ONE: tl.constexpr,
 ) -> None:  # fmt: skip
     row, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
@@ -93,32 +100,31 @@ def _attend(
         tl.store(keys + cache + position * WIDTH + columns[None, :], new_key, mask=inside[None, :])
         tl.store(values + cache + position * WIDTH + columns, new_value, mask=inside)
 
-    highest = tl.full([GROUP_PADDED], -float("inf"), tl.float32)
-    total = tl.zeros([GROUP_PADDED], tl.float32)
-    mixed = tl.zeros([GROUP_PADDED, WIDTH_PADDED], tl.float32)
-    for start in range(begin, end, BLOCK):
-        past = start + tl.arange(0, BLOCK)
-        loaded = (past[:, None] < end) & inside[None, :]
-        offsets = cache + past[:, None] * WIDTH + columns[None, :]
-        old = past[:, None] < position
-        k = tl.load(keys + offsets, mask=loaded & old, other=0.0)
-        v = tl.load(values + offsets, mask=loaded & old, other=0.0)
-        k = tl.where(old, k, new_key)
-        v = tl.where(old, v, new_value[None, :])
-        if EXACT:
-            scores = tl.dot(mine, tl.trans(k), input_precision="ieee") * scale
+    # The new token is what the softmax begins with, in the program that holds it: what is read is then only the past,
+    # which goes to the products as it comes.
+    holds = (position >= begin) & (position < end)
+    own_score = tl.sum(mine.to(tl.float32) * new_key.to(tl.float32), 1) * scale
+    highest = tl.where(holds, own_score, -float("inf"))
+    total = tl.where(holds, tl.full([GROUP_PADDED], 1.0, tl.float32), 0.0)
+    mixed = tl.where(holds, tl.zeros([GROUP_PADDED, WIDTH_PADDED], tl.float32) + new_value[None, :].to(tl.float32), 0.0)
+    past = tl.maximum(tl.minimum(end, position), begin)
+    whole_blocks = begin + (past - begin) // BLOCK * BLOCK
+    inner = tl.arange(0, BLOCK)
+    offsets = cache + (begin + inner[:, None]) * WIDTH + columns[None, :]
+    for _ in range(begin, whole_blocks, BLOCK):
+        if WIDTH == WIDTH_PADDED:
+            k, v = tl.load(keys + offsets), tl.load(values + offsets)
         else:
-            scores = tl.dot(mine, tl.trans(k)) * scale
-        scores = tl.where(past[None, :] < end, scores, -float("inf"))
-        higher = tl.maximum(highest, tl.max(scores, 1))
-        weights = tl.exp(scores - higher[:, None])
-        shrink = tl.exp(highest - higher)
-        total = total * shrink + tl.sum(weights, 1)
-        if EXACT:
-            mixed = mixed * shrink[:, None] + tl.dot(weights, v, input_precision="ieee")
-        else:
-            mixed = mixed * shrink[:, None] + tl.dot(weights.to(v.dtype), v)
-        highest = higher
+            k = tl.load(keys + offsets, mask=inside[None, :], other=0.0)
+            v = tl.load(values + offsets, mask=inside[None, :], other=0.0)
+        highest, total, mixed = _read(mine, k, v, inner < BLOCK, highest, total, mixed, scale, PRECISION)
+        offsets += BLOCK * WIDTH
+    if whole_blocks < past:
+        present = whole_blocks + inner < past
+        loaded = present[:, None] & inside[None, :]
+        k = tl.load(keys + offsets, mask=loaded, other=0.0)
+        v = tl.load(values + offsets, mask=loaded, other=0.0)
+        highest, total, mixed = _read(mine, k, v, present, highest, total, mixed, scale, PRECISION)
 
     heads = KV_HEADS * GROUP
     slot = (row * heads + head * GROUP + members) * splits + split
@@ -129,6 +135,18 @@ def _attend(
         tl.store(target, mixed, mask=mask)
         tl.store(stats + slot * 2, highest, mask=members < GROUP)
         tl.store(stats + slot * 2 + 1, total, mask=members < GROUP)
+
+
+@triton.jit
+def _read(mine, k, v, present, highest, total, mixed, scale, PRECISION: tl.constexpr) -> tuple[tl.tensor, ...]:
+    """The online softmax, a block of keys and values [block, width] further; scores are in powers of two."""
+    scores = tl.dot(mine, tl.trans(k), input_precision=PRECISION) * scale
+    scores = tl.where(present[None, :], scores, -float("inf"))
+    higher = tl.maximum(highest, tl.max(scores, 1))
+    weights = tl.exp2(scores - higher[:, None])
+    shrink = tl.exp2(highest - higher)
+    mixed = mixed * shrink[:, None] + tl.dot(weights.to(v.dtype), v, input_precision=PRECISION)
+    return higher, total * shrink + tl.sum(weights, 1), mixed
 
 
 @triton.jit
@@ -164,7 +182,7 @@ def _combine(
     present, inside = split < splits, columns < WIDTH
     highest = tl.load(stats + (index * splits + split) * 2, mask=present, other=-float("inf"))
     total = tl.load(stats + (index * splits + split) * 2 + 1, mask=present, other=0.0)
-    share = tl.exp(highest - tl.max(highest, 0))
+    share = tl.exp2(highest - tl.max(highest, 0))
     whole = tl.load(
         parts + (index * splits + split[:, None]) * WIDTH + columns[None, :],
         mask=present[:, None] & inside[None, :],

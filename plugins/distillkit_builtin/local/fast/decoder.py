@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from distillkit.arrays import IntArray
 from distillkit.types import SampleRequest, SamplingParams
-from distillkit_builtin.local.fast.attention import CausalAttention, DecodeAttention, KeysValues
+from distillkit_builtin.local.fast.attention import CausalAttention, DecodeAttention, Keep
 from distillkit_builtin.local.fast.backbone import FastBackbone
 from distillkit_builtin.local.fast.decode_state import DecodeState
 from distillkit_builtin.local.fast.fused_ops import logprobs_of
@@ -112,22 +112,21 @@ class Decoder:
             rows = [row for row, prompt in enumerate(group) for _ in distinct.members[prompt]]
             row_of = torch.tensor(rows, device=device)
             targets = torch.tensor([slots[i] for i in members], device=device)
-            logits, kept = self._prefill([distinct.prompts[prompt] for prompt in group])
-            self.slots.fill(targets, row_of, kept)
+            keep = partial(self.slots.fill, targets, row_of)
+            logits = self._prefill([distinct.prompts[prompt] for prompt in group], keep)
             started = [requests[i] for i in members]
             self.state.start(targets, started)
             self._sample(targets, logits[row_of], started[0].params)
 
-    def _prefill(self, prompts: Sequence[IntArray]) -> tuple[Tensor, KeysValues]:
-        """Logits [n, vocabulary] behind n prompts of about the same length, and their keys and values."""
+    def _prefill(self, prompts: Sequence[IntArray], keep: Keep) -> Tensor:
+        """Logits [n, vocabulary] behind n prompts of about the same length; `keep` gets their keys and values."""
         device = self.eos.device
         ids = pad_sequence([torch.tensor(prompt) for prompt in prompts], batch_first=True).to(device)
         count, length = ids.shape
-        kept: KeysValues = []
         angles = self.angles.at(torch.arange(length, device=device).repeat(count))
-        hidden = self.backbone(ids.flatten(), angles, CausalAttention(length, kept))
+        hidden = self.backbone(ids.flatten(), angles, CausalAttention(length, keep))
         last = torch.tensor([row * length + len(prompt) - 1 for row, prompt in enumerate(prompts)], device=device)
-        return self.backbone.causal_lm.head(hidden[last]), kept
+        return self.backbone.causal_lm.head(hidden[last])
 
     def _sample(self, slots: Tensor, logits: Tensor, params: SamplingParams) -> None:
         uniforms = self.state.next_uniforms(slots)

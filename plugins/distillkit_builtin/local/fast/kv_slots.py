@@ -1,6 +1,5 @@
 """Memory for the keys and values of a number of completions at a time; each keeps its slot until it ends."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,11 +41,10 @@ class KVSlots:
         """Of all of them."""
         return sum(tensor.nbytes for tensor in (*self.keys, *self.values))
 
-    def fill(self, slots: Tensor, rows: Tensor, prompts: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """Put row `rows[i]` of the keys and values of `prompts` [batch, kv_heads, length, d] into slot `slots[i]`."""
-        for (key, value), keys, values in zip(prompts, self.keys, self.values, strict=True):
-            keys[slots, :, : key.shape[2]] = key[rows]
-            values[slots, :, : value.shape[2]] = value[rows]
+    def fill(self, slots: Tensor, rows: Tensor, layer: int, key: Tensor, value: Tensor) -> None:
+        """Put row `rows[i]` of a layer's keys and values [batch, kv_heads, length, d] into slot `slots[i]`."""
+        self.keys[layer][slots, :, : key.shape[2]] = key[rows]
+        self.values[layer][slots, :, : value.shape[2]] = value[rows]
 
     def move(self, sources: Tensor, targets: Tensor, length: int) -> None:
         """Copy the first `length` tokens of slots to others."""

@@ -9,7 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from distillkit.arrays import IntArray
 from distillkit_builtin.local.causal_lm import PromptAndResponse, ResponseStates
-from distillkit_builtin.local.fast.attention import CausalAttention, KeysValues, Prefix
+from distillkit_builtin.local.fast.attention import CausalAttention, KeysValues, Prefix, copied_into
 from distillkit_builtin.local.fast.backbone import FastBackbone
 from distillkit_builtin.local.fast.rotary import RotaryAngles
 from distillkit_builtin.local.shared_prompts import DistinctPrompts
@@ -95,7 +95,7 @@ class _Prefill:
         positions = torch.tensor(starts, device=self.device)[:, None] + torch.arange(length, device=ids.device)
         # Padding may stand behind the last position that has an angle; what it is rotated by does not matter.
         positions = positions.flatten().clamp(max=len(self.angles) - 1)
-        attention = CausalAttention(length, kept, prefixes)
+        attention = CausalAttention(length, None if kept is None else copied_into(kept), prefixes)
         return self.backbone(ids.flatten(), self.angles.at(positions), attention)
 
 

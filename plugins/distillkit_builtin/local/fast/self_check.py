@@ -7,6 +7,7 @@ router that finds two experts about equal may choose either after rounding: in b
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from distillkit.errors import InputError
 from distillkit_builtin.file_errors import first_line
 from distillkit_builtin.local.causal_lm import CausalLM
-from distillkit_builtin.local.fast.attention import CausalAttention, DecodeAttention, KeysValues
+from distillkit_builtin.local.fast.attention import CausalAttention, DecodeAttention
 from distillkit_builtin.local.fast.backbone import Attention, FastBackbone
 from distillkit_builtin.local.fast.kv_slots import KVSlots
 from distillkit_builtin.local.fast.rotary import RotaryAngles
@@ -135,11 +136,10 @@ def _prefilled_and_decoded(
 ) -> list[Tensor]:
     """What each layer gives of what it is to read, and the last hidden states: of the first tokens at once."""
     device = read[0].device
-    kept: KeysValues = []
-    at_once = angles.at(torch.arange(PREFILLED, device=device))
-    parts = [_layers(backbone, [x[:PREFILLED] for x in read], at_once, CausalAttention(PREFILLED, kept))]
     zeros = torch.zeros(2, dtype=torch.long, device=device)
-    slots.fill(torch.arange(2, device=device), zeros, kept)
+    at_once = angles.at(torch.arange(PREFILLED, device=device))
+    prefill = CausalAttention(PREFILLED, partial(slots.fill, torch.arange(2, device=device), zeros))
+    parts = [_layers(backbone, [x[:PREFILLED] for x in read], at_once, prefill)]
     for position in range(PREFILLED, PREFILLED + DECODED):
         positions = zeros + position
         decode = DecodeAttention(slots, positions, position + 1)

@@ -55,7 +55,7 @@ def sampling_bytes(size: Footprint, work: Work, slots: int, routed: int, *, fast
     if fast:
         prompts = min(work.prompts, slots) if work.prompts else slots
         tokens = min(max(PREFILL_TOKENS, work.prompt), max(prompts, 1) * work.prompt)
-        return tokens * (flowing_bytes(size, routed) + cached) + logits
+        return tokens * flowing_bytes(size, routed) + logits
     states = slots * size.structure.state * FLOAT32
     growing = (GROWING - keeps_slots(size, fast=fast)) * slots * work.length * cached
     return slots * work.prompt * flowing_bytes(size, routed) + growing + states + logits
