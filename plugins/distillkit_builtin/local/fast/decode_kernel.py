@@ -50,7 +50,8 @@ def fused_decode_attention(new: AttentionInputs, keys: Tensor, values: Tensor, p
         both, value, new.query_norm, new.key_norm, new.cos, new.sin, new.eps, keys, values, positions, parts, stats,
         new.scale * LOG2_E, both.stride(0), value.stride(0), length, window, splits, KV_HEADS=kv_heads, GROUP=group,
         GROUP_PADDED=max(MIN_GROUP, group), WIDTH=width, WIDTH_PADDED=padded, BLOCK=BLOCK,
-        PRECISION="ieee" if both.dtype == torch.float32 else "tf32", WHOLE=whole, NORMED=new.query_norm is not None, ABOUT_ONE=new.about_one,
+        PRECISION="ieee" if both.dtype == torch.float32 else "tf32", WHOLE=whole, NORMED=new.query_norm is not None,
+        ABOUT_ONE=new.about_one,
         num_warps=2 if padded <= 128 else 4, num_stages=_stages(padded, keys.element_size()),
     )  # fmt: skip
     if not whole:

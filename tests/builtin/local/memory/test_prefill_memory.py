@@ -51,7 +51,7 @@ def read_prompts(model: str) -> int:
         for tensor in (*decoder.slots.keys, *decoder.slots.values):
             meter.ignore(tensor)
         decoder.admit(range(PROMPTS), requests)
-    return meter.peak
+    return int(meter.peak)
 
 
 def test_prompts_that_are_sampled_from_take_one_layer_at_a_time_as_is_reckoned(tmp_path: Path) -> None:
