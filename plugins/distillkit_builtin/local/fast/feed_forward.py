@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from distillkit_builtin.local.fast.fused_ops import gated, weighted_sum
+from distillkit_builtin.local.fast.few_rows import gated_product
+from distillkit_builtin.local.fast.fused_ops import gated, joined, weighted_sum
 from distillkit_builtin.local.fast.projection import Projection
 
 
@@ -15,7 +16,10 @@ class FeedForward(Protocol):
     """What follows attention in a layer."""
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        """Hidden states [n, hidden] of n tokens to what is added to them, of the same shape."""
+        """Hidden states [n, hidden] of n tokens to what is added to them.
+
+        That is [n, hidden] too, or float32 parts of it [splits, n, hidden].
+        """
         ...
 
 
@@ -31,7 +35,9 @@ class GatedLayer:
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """As `FeedForward` says."""
-        return self.down(gated(self.gate_up(hidden), self.activation))
+        wide = self.gate_up
+        active = gated_product(hidden, wide.weight, self.activation) if wide.is_product else None
+        return self.down.parts(gated(wide(hidden), self.activation) if active is None else active)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +50,7 @@ class SharedExpert:
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """As `FeedForward` says."""
-        return torch.sigmoid(functional.linear(hidden, self.gate)) * self.expert(hidden)
+        return torch.sigmoid(functional.linear(hidden, self.gate)) * joined(self.expert(hidden), hidden.dtype)
 
 
 @dataclass(frozen=True, slots=True)
