@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from distillkit_builtin.local.fast.few_rows import gated_product
+from distillkit_builtin.local.fast.few_rows import gate_tiles
 from distillkit_builtin.local.fast.fused_ops import gated, joined, weighted_sum
 from distillkit_builtin.local.fast.projection import Projection
 
@@ -35,9 +35,15 @@ class GatedLayer:
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """As `FeedForward` says."""
-        wide = self.gate_up
-        active = gated_product(hidden, wide.weight, self.activation) if wide.is_product else None
-        return self.down.parts(gated(wide(hidden), self.activation) if active is None else active)
+        return self.down.parts(self._gated(hidden))
+
+    def _gated(self, hidden: Tensor) -> Tensor:
+        tiles = gate_tiles(hidden, self.gate_up.weight) if self.gate_up.is_product else None
+        if tiles is None:
+            return gated(self.gate_up(hidden), self.activation)
+        from distillkit_builtin.local.fast.few_rows_kernel import gated_product
+
+        return gated_product(hidden, self.gate_up.weight, tiles, self.activation)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 Such a product is as long as its weights take to read. cuBLAS splits the inputs of small ones among more programs and
 adds up the parts in a second kernel; `few_rows_kernel.py` leaves the parts to the kernel that reads them next, and
-applies a gate's activation where the gate is computed. Only what was measured to gain by it is computed there.
+applies a gate's activation where the gate is computed. Only what was measured to gain by it is computed there
+(`python -m benchmarks.speed.products`).
 """
 
 import functools
@@ -42,29 +43,6 @@ SPLIT_BYTES = range(2**22, 2**27)
 GATES = Tiles(32, 128, 1, 4)
 GATES_BYTES = range(2**23, 2**25)
 """Weights of gates, and of what they multiply, that are computed together with the activation."""
-
-
-def product_parts(x: Tensor, weight: Tensor) -> Tensor | None:
-    """Float32 parts [splits, n, outputs] that add up to `x @ weight.T`; None for a product that is not computed here.
-
-    `x` is [n, inputs], `weight` [outputs, inputs].
-    """
-    tiles = split_tiles(x, weight)
-    if tiles is None:
-        return None
-    from distillkit_builtin.local.fast.few_rows_kernel import product
-
-    return product(x, weight, tiles)
-
-
-def gated_product(x: Tensor, gate_up: Tensor, activation: str) -> Tensor | None:
-    """`fused_ops.gated(x @ gate_up.T, activation)` [n, width], of `gate_up` [2 width, inputs]; None where not here."""
-    tiles = gate_tiles(x, gate_up)
-    if tiles is None:
-        return None
-    from distillkit_builtin.local.fast.few_rows_kernel import gated_product as gated_by_kernel
-
-    return gated_by_kernel(x, gate_up, tiles, activation)
 
 
 def split_tiles(x: Tensor, weight: Tensor) -> Tiles | None:

@@ -44,7 +44,7 @@ def gated_product(x: Tensor, gate_up: Tensor, tiles: Tiles, activation: str) -> 
 
 
 def _padded(rows: int) -> int:
-    return max(MIN_ROWS, triton.next_power_of_2(rows))
+    return max(MIN_ROWS, int(triton.next_power_of_2(rows)))
 
 
 @triton.jit(do_not_specialize=["count"])

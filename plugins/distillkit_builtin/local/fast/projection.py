@@ -8,7 +8,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from distillkit_builtin.local.fast.few_rows import product_parts
+from distillkit_builtin.local.fast.few_rows import split_tiles
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
 from distillkit_builtin.local.lora import ADAPTER, AdaptedLinear
 
@@ -60,8 +60,12 @@ class Projection:
 
     def parts(self, x: Tensor) -> Tensor:
         """Outputs [n, outputs], or float32 parts of them [splits, n, outputs], which `add_and_norm` takes as well."""
-        parts = product_parts(x, self.weight) if self.is_product else None
-        return self(x) if parts is None else parts
+        tiles = split_tiles(x, self.weight) if self.is_product else None
+        if tiles is None:
+            return self(x)
+        from distillkit_builtin.local.fast.few_rows_kernel import product
+
+        return product(x, self.weight, tiles)
 
 
 def base_linear(parent: nn.Module, name: str) -> nn.Linear:

@@ -1,5 +1,8 @@
 """Which products of few rows have a kernel of their own, and that their parts are added up where they are read."""
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor
@@ -81,19 +84,23 @@ def parts_of(x: Tensor, weight: Tensor) -> Tensor:
 
 @pytest.fixture
 def by_kernel(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What was computed by a stand-in of the kernel."""
+    """What was computed by a stand-in of the kernel, which takes everything."""
     taken: list[str] = []
 
-    def product_parts(x: Tensor, weight: Tensor) -> Tensor:
+    def product(x: Tensor, weight: Tensor, tiles: Tiles) -> Tensor:
+        assert tiles == WIDE
         taken.append("parts")
         return parts_of(x, weight)
 
-    def gated_product(x: Tensor, gate_up: Tensor, activation: str) -> Tensor:
+    def gated_product(x: Tensor, gate_up: Tensor, tiles: Tiles, activation: str) -> Tensor:
+        assert tiles == GATES
         taken.append("gates")
         return gated(x @ gate_up.t(), activation)
 
-    monkeypatch.setattr(projection, "product_parts", product_parts)
-    monkeypatch.setattr(feed_forward, "gated_product", gated_product)
+    kernel = SimpleNamespace(product=product, gated_product=gated_product)
+    monkeypatch.setitem(sys.modules, "distillkit_builtin.local.fast.few_rows_kernel", kernel)
+    monkeypatch.setattr(projection, "split_tiles", lambda x, weight: WIDE)
+    monkeypatch.setattr(feed_forward, "gate_tiles", lambda x, weight: GATES)
     return taken
 
 

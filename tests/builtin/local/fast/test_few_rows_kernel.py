@@ -13,6 +13,7 @@ if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
 from distillkit_builtin.local.fast import few_rows, few_rows_kernel
 from distillkit_builtin.local.fast.few_rows import Tiles
 from distillkit_builtin.local.fast.fused_ops import add_and_norm, gated
+from distillkit_builtin.local.fast.projection import Projection
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ROWS = [1, 3, 17, 64]
@@ -72,8 +73,8 @@ def test_whole_tiles_of_a_real_shape_are_what_the_next_kernel_reads(monkeypatch:
     """Of Qwen3-0.6B's output product, in the tiles that it is computed in."""
     monkeypatch.setattr(few_rows, "measured_on", lambda device: True)
     x, weight, residual, norm = numbers(3, 2048), numbers(1024, 2048) / 64, numbers(3, 1024), numbers(1024)
-    parts = few_rows.product_parts(x, weight)
-    assert parts is not None
+    parts = Projection(weight, None).parts(x)
+    assert parts.shape == (2, 3, 1024)
     how = None, 1e-6, False
     theirs = add_and_norm(residual, in_float32(x, weight).to(DTYPE), None, norm, *how)
     for ours, expected in zip(add_and_norm(residual, parts, None, norm, *how), theirs, strict=True):
