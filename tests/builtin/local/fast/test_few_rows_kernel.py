@@ -11,6 +11,7 @@ if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("Triton needs a GPU, or TRITON_INTERPRET=1", allow_module_level=True)
 
 from distillkit_builtin.local.fast import few_rows, few_rows_kernel
+from distillkit_builtin.local.fast.feed_forward import GatedLayer
 from distillkit_builtin.local.fast.few_rows import Tiles
 from distillkit_builtin.local.fast.fused_ops import add_and_norm, gated
 from distillkit_builtin.local.fast.projection import Projection
@@ -69,13 +70,15 @@ def test_rows_that_are_missing_are_not_read() -> None:
 
 
 @torch.inference_mode()
-def test_whole_tiles_of_a_real_shape_are_what_the_next_kernel_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of Qwen3-0.6B's output product, in the tiles that it is computed in."""
+def test_a_layer_of_a_real_shape_is_computed_in_its_own_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Qwen3-0.6B's feed-forward layer, up to what the next one reads."""
     monkeypatch.setattr(few_rows, "measured_on", lambda device: True)
-    x, weight, residual, norm = numbers(3, 2048), numbers(1024, 2048) / 64, numbers(3, 1024), numbers(1024)
-    parts = Projection(weight, None).parts(x)
+    gate_up, down = numbers(2 * 3072, 1024) / 32, numbers(1024, 3072) / 32
+    hidden, residual, norm = numbers(3, 1024), numbers(3, 1024), numbers(1024)
+    parts = GatedLayer(Projection(gate_up, None), Projection(down, None), "silu")(hidden)
     assert parts.shape == (2, 3, 1024)
-    how = None, 1e-6, False
-    theirs = add_and_norm(residual, in_float32(x, weight).to(DTYPE), None, norm, *how)
-    for ours, expected in zip(add_and_norm(residual, parts, None, norm, *how), theirs, strict=True):
-        torch.testing.assert_close(ours, expected, rtol=5e-3, atol=5e-3)
+    wide = in_float32(hidden, gate_up).to(DTYPE)
+    whole = in_float32(gated(wide, "silu"), down).to(DTYPE)
+    how = None, norm, None, 1e-6, False
+    for ours, theirs in zip(add_and_norm(residual, parts, *how), add_and_norm(residual, whole, *how), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=5e-3, atol=5e-3)
