@@ -12,6 +12,7 @@ from benchmarks.speed import ours, ours_sampling
 from benchmarks.speed.device_memory import HeldMemory
 from benchmarks.speed.inputs import write_inputs
 from benchmarks.speed.processes import Processes
+from benchmarks.speed.products import products
 from benchmarks.speed.sampling import table_lines as sampling_table
 from benchmarks.speed.sampling_sizes import SamplingSize, random_prompts
 from benchmarks.speed.shapes import SHAPES
@@ -75,6 +76,14 @@ def test_parameters_are_those_of_the_published_models() -> None:
     assert SHAPES["main"].student.parameters == pytest.approx(0.596e9, rel=0.001)
     assert SHAPES["8b"].student.parameters == pytest.approx(8.19e9, rel=0.001)
     assert SHAPES["8b"].student.cache_bytes == 147_456
+
+
+@pytest.mark.parametrize("name", ["main", "8b"])
+def test_a_layers_products_are_all_its_weights_and_each_has_tiles_that_divide_it(name: str) -> None:
+    model = SHAPES[name].student
+    found = products(model)
+    assert sum(product.outputs * product.inputs for product in found) * model.layers == model.layer_parameters
+    assert all(product.fits(product.tiles) for product in found)
 
 
 def test_a_lora_computes_two_thirds_of_what_training_all_weights_does_and_its_own() -> None:

@@ -134,7 +134,7 @@ class FastBackbone:
         layer, last = self.layers[index], index + 1 == len(self.layers)
         following = self._last_norm if last else self.layers[index + 1].norm_before
         how = layer.residual_scale, self._eps, self._about_one
-        mixed = layer.out(attention(index, self._attention_inputs(index, hidden, angles)))
+        mixed = layer.out.parts(attention(index, self._attention_inputs(index, hidden, angles)))
         residual, hidden = add_and_norm(residual, mixed, layer.norm_behind_attention, layer.norm_between, *how)
         return add_and_norm(residual, layer.feed_forward(hidden), layer.norm_behind, following, *how)
 

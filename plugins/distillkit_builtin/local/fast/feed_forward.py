@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from distillkit_builtin.local.fast.fused_ops import gated, weighted_sum
+from distillkit_builtin.local.fast.few_rows import gate_tiles
+from distillkit_builtin.local.fast.fused_ops import gated, joined, weighted_sum
 from distillkit_builtin.local.fast.projection import Projection
 
 
@@ -15,7 +16,10 @@ class FeedForward(Protocol):
     """What follows attention in a layer."""
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        """Hidden states [n, hidden] of n tokens to what is added to them, of the same shape."""
+        """Hidden states [n, hidden] of n tokens to what is added to them.
+
+        That is [n, hidden] too, or float32 parts of it [splits, n, hidden].
+        """
         ...
 
 
@@ -31,7 +35,15 @@ class GatedLayer:
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """As `FeedForward` says."""
-        return self.down(gated(self.gate_up(hidden), self.activation))
+        return self.down.parts(self._gated(hidden))
+
+    def _gated(self, hidden: Tensor) -> Tensor:
+        tiles = gate_tiles(hidden, self.gate_up.weight) if self.gate_up.is_product else None
+        if tiles is None:
+            return gated(self.gate_up(hidden), self.activation)
+        from distillkit_builtin.local.fast.few_rows_kernel import gated_product
+
+        return gated_product(hidden, self.gate_up.weight, tiles, self.activation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +56,7 @@ class SharedExpert:
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """As `FeedForward` says."""
-        return torch.sigmoid(functional.linear(hidden, self.gate)) * self.expert(hidden)
+        return torch.sigmoid(functional.linear(hidden, self.gate)) * joined(self.expert(hidden), hidden.dtype)
 
 
 @dataclass(frozen=True, slots=True)

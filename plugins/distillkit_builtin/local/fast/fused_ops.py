@@ -64,12 +64,22 @@ def add_and_norm(
 ) -> tuple[Tensor, Tensor]:
     """`residual + scale * x`, and that as the next layer reads it; all [n, hidden].
 
+    Of `x` there may be float32 parts [splits, n, hidden], which are added up here (`few_rows.py`).
     `behind` is the weight of the norm of `x`, `before` that of the norm of the sum, where there are such norms.
     """
+    x = joined(x, residual.dtype)
     if behind is not None:
         x = _rms_norm(x, behind, eps, about_one)
     total = residual + (x if scale is None else x * scale)
     return total, total if before is None else _rms_norm(total, before, eps, about_one)
+
+
+def joined(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """`x` [n, hidden], or the sum of its float32 parts [splits, n, hidden] in `dtype`."""
+    if x.dim() == 2:
+        return x
+    # One addition after the other, not a reduction: torch.compile puts them into the kernel that reads the sum.
+    return functools.reduce(torch.add, x.unbind(0)).to(dtype)
 
 
 def _rms_norm(x: Tensor, weight: Tensor, eps: float, about_one: bool) -> Tensor:

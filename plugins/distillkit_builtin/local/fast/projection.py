@@ -8,6 +8,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.nn import functional
 
+from distillkit_builtin.local.fast.few_rows import split_tiles
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
 from distillkit_builtin.local.lora import ADAPTER, AdaptedLinear
 
@@ -51,6 +52,20 @@ class Projection:
         if self.down is None or self.up is None:
             return given
         return given.addmm_(functional.linear(x, self.down), self.up.t())
+
+    @property
+    def is_product(self) -> bool:
+        """Whether it is `W x` and nothing else."""
+        return self.bias is None and self.down is None
+
+    def parts(self, x: Tensor) -> Tensor:
+        """Outputs [n, outputs], or float32 parts of them [splits, n, outputs], which `add_and_norm` takes as well."""
+        tiles = split_tiles(x, self.weight) if self.is_product else None
+        if tiles is None:
+            return self(x)
+        from distillkit_builtin.local.fast.few_rows_kernel import product
+
+        return product(x, self.weight, tiles)
 
 
 def base_linear(parent: nn.Module, name: str) -> nn.Linear:
