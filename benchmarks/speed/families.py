@@ -34,6 +34,8 @@ from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.fast.self_check import largest_difference, verified_backbone
 from distillkit_builtin.local.fast.slot_generator import SlotGenerator
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
+from distillkit_builtin.local.fixed.fixed_rows import FixedDecoder
+from distillkit_builtin.local.fixed.fused_norms import norms_on_cuda
 from distillkit_builtin.local.fixed.step_graph import CudaCapture
 from distillkit_builtin.local.fixed.step_proof import proved_decoder
 from distillkit_builtin.local.fixed.unsupported_step import UnsupportedStepError
@@ -185,8 +187,7 @@ def sampler(side: str, causal_lm: CausalLM, tokenizer: HFTokenizer, size: Size) 
         print("proven, at most {:.2g} apart: {}".format(*largest_difference(backbone)))
         generator: SlotGenerator | PlainGenerator = SlotGenerator(backbone, tokenizer, ends)
     else:
-        capture = CudaCapture() if size.device == "cuda" else None
-        decoder = proved_decoder(causal_lm, capture) if side.endswith("fixed") else None
+        decoder = fixed_decoder(causal_lm, size) if side.endswith("fixed") else None
         generator = PlainGenerator(causal_lm, tokenizer, ends, decoder)
 
     def sample() -> int:
@@ -195,6 +196,16 @@ def sampler(side: str, causal_lm: CausalLM, tokenizer: HFTokenizer, size: Size) 
         return sum(len(rollout.token_ids) for rollout in rollouts)
 
     return sample
+
+
+def fixed_decoder(causal_lm: CausalLM, size: Size) -> FixedDecoder:
+    """Proved, as on a GPU a run's own; prints whether its norms are fused, and how long the proof took."""
+    begin = time.perf_counter()
+    on_cuda = size.device == "cuda"
+    decoder = proved_decoder(causal_lm, CudaCapture() if on_cuda else None, norms_on_cuda() if on_cuda else None)
+    kind = "as they come" if decoder.norms is None else "fused"
+    print(f"steps proven in {time.perf_counter() - begin:.1f} s, norms {kind}", flush=True)
+    return decoder
 
 
 @torch.inference_mode()

@@ -8,6 +8,7 @@ from distillkit_builtin.local.fast.backbone import FastBackbone
 from distillkit_builtin.local.fast.self_check import verified_backbone
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
 from distillkit_builtin.local.fixed.fixed_rows import FixedDecoder
+from distillkit_builtin.local.fixed.fused_norms import norms_on_cuda
 from distillkit_builtin.local.fixed.step_graph import CudaCapture
 from distillkit_builtin.local.fixed.step_proof import proved_decoder
 from distillkit_builtin.local.fixed.unsupported_step import UnsupportedStepError
@@ -39,7 +40,7 @@ def choose_decoder(causal_lm: CausalLM, notify: Callable[[str], None]) -> FixedD
     if causal_lm.device.device.type != "cuda":
         return None
     try:
-        return proved_decoder(causal_lm, CudaCapture())
+        return proved_decoder(causal_lm, CudaCapture(), norms_on_cuda())
     except UnsupportedStepError as reason:
         notify(f"{type(causal_lm.model).__name__} decodes without a CUDA graph: {reason}")
         return None

@@ -14,6 +14,7 @@ from distillkit_builtin.local.adaptive_batch_size import AdaptiveBatchSize
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.fast.slot_generator import SlotGenerator
 from distillkit_builtin.local.fixed.fixed_rows import FixedDecoder
+from distillkit_builtin.local.fixed.fused_norms import FusedNorms
 from distillkit_builtin.local.fixed.step_graph import CudaCapture
 from distillkit_builtin.local.fixed.unsupported_step import UnsupportedStepError
 from distillkit_builtin.local.forward_choice import choose_backbone, choose_decoder
@@ -51,10 +52,14 @@ def test_plain_is_plain(causal_lm: CausalLM) -> None:
 
 
 def test_steps_are_recorded_on_cuda_where_they_are_proved(causal_lm: CausalLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    def prove(proved: CausalLM, capture: object) -> FixedDecoder:
-        assert isinstance(capture, CudaCapture)
-        return FixedDecoder(proved, capture)
+    norms = FusedNorms(lambda forward: forward)
 
+    def prove(proved: CausalLM, capture: object, given: object) -> FixedDecoder:
+        assert isinstance(capture, CudaCapture)
+        assert given is norms
+        return FixedDecoder(proved, capture, norms)
+
+    monkeypatch.setattr("distillkit_builtin.local.forward_choice.norms_on_cuda", lambda: norms)
     monkeypatch.setattr("distillkit_builtin.local.forward_choice.proved_decoder", prove)
     assert choose_decoder(causal_lm, print) is None, "nothing is gained on a CPU"
     monkeypatch.setattr(causal_lm.device, "device", torch.device("cuda"))
@@ -103,6 +108,7 @@ def test_why_no_step_is_recorded_is_said(causal_lm: CausalLM, monkeypatch: pytes
         raise UnsupportedStepError("a layer keeps what it has read in a Diary")
 
     monkeypatch.setattr("distillkit_builtin.local.forward_choice.proved_decoder", refuse)
+    monkeypatch.setattr("distillkit_builtin.local.forward_choice.norms_on_cuda", lambda: None)
     monkeypatch.setattr(causal_lm.device, "device", torch.device("cuda"))
     notices: list[str] = []
     assert choose_decoder(causal_lm, notices.append) is None

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from distillkit_builtin.local.cached_rows import CachedRows
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.fixed.fixed_step import FixedStep, StepTensors
+from distillkit_builtin.local.fixed.fused_norms import FusedNorms
 from distillkit_builtin.local.fixed.step_graph import Capture
 from distillkit_builtin.local.fixed.stored_layer import StoredLayer
 
@@ -37,6 +38,7 @@ class FixedMemory:
     shortest: int
     """Columns of the shortest step."""
     capture: Capture | None
+    norms: FusedNorms | None
     steps: dict[tuple[int, int], FixedStep] = field(default_factory=dict)
     """By rows and columns, the last used one last."""
     weights: tuple[int, ...] = ()
@@ -55,7 +57,7 @@ class FixedMemory:
         step = self.steps.pop((rows, length), None)
         if step is None:
             tensors = self.tensors.first(rows, length)
-            step = FixedStep(self.causal_lm, self.layers, tensors, length, self.capture)
+            step = FixedStep(self.causal_lm, self.layers, tensors, length, self.capture, self.norms)
             while len(self.steps) >= MOST_STEPS:
                 del self.steps[next(iter(self.steps))]
         self.steps[rows, length] = step
@@ -124,6 +126,8 @@ class FixedDecoder:
     causal_lm: CausalLM
     capture: Capture | None
     """None: steps are run as they come."""
+    norms: FusedNorms | None = None
+    """None: norms are computed operation by operation."""
     shortest: int = SHORTEST
     memory: FixedMemory | None = None
 
@@ -165,5 +169,6 @@ class FixedDecoder:
         layers = [StoredLayer.allocate(layer, rows, length) for layer in prompts.cache.layers]
         where, padded = prompts.lengths.device, prompts.mask is not None
         tensors = StepTensors.allocate(rows, length, vocabulary, where, padded=padded)
-        self.memory = FixedMemory(self.causal_lm, layers, tensors, rows, length, self.shortest, self.capture)
+        size = rows, length, self.shortest
+        self.memory = FixedMemory(self.causal_lm, layers, tensors, *size, self.capture, self.norms)
         return self.memory

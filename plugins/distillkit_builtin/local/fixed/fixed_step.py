@@ -6,6 +6,7 @@ half a minute of start-up for each model.)
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,7 @@ from transformers.cache_utils import Cache
 
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.fixed.fixed_layers import FixedKeys, FixedStates
+from distillkit_builtin.local.fixed.fused_norms import FusedNorms
 from distillkit_builtin.local.fixed.step_graph import Capture, StepGraph
 from distillkit_builtin.local.fixed.stored_layer import StoredLayer
 
@@ -65,9 +67,10 @@ class FixedStep:
         tensors: StepTensors,
         length: int,
         capture: Capture | None,
+        norms: FusedNorms | None,
     ) -> None:
         """`tensors` are of the step's own rows and `length`; `layers` have as many or more."""
-        self.causal_lm, self.tensors, self.capture = causal_lm, tensors, capture
+        self.causal_lm, self.tensors, self.capture, self.norms = causal_lm, tensors, capture, norms
         self.cache = Cache(layers=[layer.lent(len(tensors.ids), length, tensors.place) for layer in layers])
         self._has_run = False
         self._graph: StepGraph | None = None
@@ -89,6 +92,10 @@ class FixedStep:
 
     def _work(self) -> None:
         """What a run lets the device do."""
+        with nullcontext() if self.norms is None else self.norms.in_the_place_of(self.causal_lm.model):
+            self._read()
+
+    def _read(self) -> None:
         tensors, padded = self.tensors, {}
         for layer in self.cache.layers:
             if isinstance(layer, FixedKeys):

@@ -2,11 +2,13 @@
 
 The same tokens are read in them and token by token behind a growing cache, whose numbers were proved before: behind
 prompts of several lengths where those may be padded, beyond windows, over the lengths at which another step begins,
-while rows leave. Recorded steps are replayed, so that whatever a layer counts in Python is found as well.
+while rows leave. Recorded steps are replayed, so that whatever a layer counts in Python is found as well. Where norms
+are to be fused, steps are proved so, and as they come where that fails.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +20,7 @@ from distillkit_builtin.file_errors import one_line
 from distillkit_builtin.local.cached_rows import CachedRows
 from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.fixed.fixed_rows import FixedDecoder, FixedRows
+from distillkit_builtin.local.fixed.fused_norms import FusedNorms
 from distillkit_builtin.local.fixed.host_reads import nothing_waits
 from distillkit_builtin.local.fixed.step_graph import Capture
 from distillkit_builtin.local.fixed.unsupported_step import UnsupportedStepError
@@ -41,36 +44,41 @@ LEAVING = {2: (0, 2, 3), 7: (0, 2)}
 ANOTHER_STEP = 4
 """Tokens after which the length of the first step is full."""
 
+log = logging.getLogger("distillkit")
 
-def proved_decoder(causal_lm: CausalLM, capture: Capture | None) -> FixedDecoder:
+
+def proved_decoder(causal_lm: CausalLM, capture: Capture | None, norms: FusedNorms | None = None) -> FixedDecoder:
     """A decoder of the model with steps of fixed shapes, recorded by `capture` if that is given.
+
+    It has `norms`, if they are given and steps with them are proved too.
 
     Raises:
         UnsupportedStepError: with the reason, if there are no such steps, or if they give other numbers.
     """
+    with _reasons(), causal_lm.without_adapter(), torch.inference_mode():  # as it will be sampled from
+        text = _Text.of(causal_lm)
+        text.require_no_waiting()
+        expected = _Expected.of(text)
+        if norms is not None:
+            try:
+                with _reasons():
+                    expected.require_near(text.read_fixed(capture, norms))
+                return FixedDecoder(causal_lm, capture, norms)
+            except UnsupportedStepError as reason:
+                log.debug("norms of %s are not fused: %s", type(causal_lm.model).__name__, reason)
+        expected.require_near(text.read_fixed(capture, None))
+    return FixedDecoder(causal_lm, capture)
+
+
+@contextmanager
+def _reasons() -> Iterator[None]:
+    """What a model's own code raises is the reason."""
     try:
-        with causal_lm.without_adapter():  # as it will be sampled from
-            apart, close = _distances(causal_lm, capture)
+        yield
     except (InputError, torch.OutOfMemoryError):
         raise
     except MODEL_ERRORS as error:
         raise UnsupportedStepError(f"a step of fixed shape fails: {one_line(error)}") from error
-    if not apart <= close:
-        raise UnsupportedStepError(f"logits of steps of fixed shapes are {apart:.2g} of their norm away")
-    return FixedDecoder(causal_lm, capture)
-
-
-@torch.inference_mode()
-def _distances(causal_lm: CausalLM, capture: Capture | None) -> tuple[float, float]:
-    """How far apart logits are in steps of fixed shapes, as a share of their norm, and how far they may be."""
-    text = _Text.of(causal_lm)
-    grown, fixed = text.read_growing(), text.read_fixed(capture)
-    if all(parameter.dtype == torch.float32 for parameter in causal_lm.model.parameters()):
-        kernels = causal_lm.device.device.type != "cpu"
-        return _apart(fixed, grown, exact=True), TOLERANCE_OF_KERNELS if kernels else TOLERANCE
-    alone = text.read_alone()
-    close = min(max(TOLERANCE_OF_KERNELS, NOISE * _apart(grown, alone, exact=False)), MAX_NOISE)
-    return _apart(fixed, alone, exact=False), close
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +113,21 @@ class _Text:
         rows.select(self.rows)
         return [rows.next_logits(tokens) for tokens in self._steps(rows)]
 
-    def read_fixed(self, capture: Capture | None) -> list[Tensor]:
+    def read_fixed(self, capture: Capture | None, norms: FusedNorms | None) -> list[Tensor]:
         """In steps of fixed shapes."""
+        rows = self._fixed(capture, norms)
+        return [rows.next_logits(tokens).clone() for tokens in self._steps(rows)]
+
+    def require_no_waiting(self) -> None:
+        """Raise UnsupportedStepError if host and device wait for each other in a step whose norms are not fused."""
+        rows = self._fixed(None, None)
+        with nothing_waits():
+            rows.next_logits(self.tokens[:, 0])
+
+    def _fixed(self, capture: Capture | None, norms: FusedNorms | None) -> FixedRows:
         prompts, hidden = self._prefilled()
-        decoder = FixedDecoder(self.causal_lm, capture, shortest=prompts.columns + ANOTHER_STEP)
-        rows = decoder.start(prompts, self.rows, STEPS, self.causal_lm.head(hidden).shape[1])
-        found: list[Tensor] = []
-        for tokens in self._steps(rows):
-            with nullcontext() if found else nothing_waits():
-                found.append(rows.next_logits(tokens).clone())
-        return found
+        decoder = FixedDecoder(self.causal_lm, capture, norms, shortest=prompts.columns + ANOTHER_STEP)
+        return decoder.start(prompts, self.rows, STEPS, self.causal_lm.head(hidden).shape[1])
 
     def read_alone(self) -> list[Tensor]:
         """Each row by itself, without a cache."""
@@ -139,6 +152,34 @@ class _Text:
                 rows.select(staying)
                 tokens = tokens[staying]
             yield tokens[:, step]
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """What steps must give."""
+
+    logits: list[Tensor]
+    """[rows, vocabulary] a step."""
+    close: float
+    """How far from them logits may be, as a share of their norm."""
+    exact: bool
+    """As `_apart` takes it."""
+
+    @classmethod
+    def of(cls, text: _Text) -> "_Expected":
+        causal_lm, grown = text.causal_lm, text.read_growing()
+        if all(parameter.dtype == torch.float32 for parameter in causal_lm.model.parameters()):
+            kernels = causal_lm.device.device.type != "cpu"
+            return cls(grown, TOLERANCE_OF_KERNELS if kernels else TOLERANCE, exact=True)
+        alone = text.read_alone()
+        close = min(max(TOLERANCE_OF_KERNELS, NOISE * _apart(grown, alone, exact=False)), MAX_NOISE)
+        return cls(alone, close, exact=False)
+
+    def require_near(self, found: Sequence[Tensor]) -> None:
+        """Raise UnsupportedStepError if logits [rows, vocabulary] a step are further away."""
+        apart = _apart(found, self.logits, exact=self.exact)
+        if not apart <= self.close:
+            raise UnsupportedStepError(f"logits of steps of fixed shapes are {apart:.2g} of their norm away")
 
 
 def _apart(found: Sequence[Tensor], expected: Sequence[Tensor], *, exact: bool) -> float:

@@ -137,12 +137,13 @@ def test_a_students_adapter_is_off_while_its_base_is_proved(monkeypatch: pytest.
     causal_lm = random_causal_lm("llama")
     Policy.lora(causal_lm, rank=4, alpha=8, dropout=0.0, seed=0)
     found: list[bool] = []
+    hidden_states = CausalLM.hidden_states
 
-    def distances(proved: CausalLM, capture: object) -> tuple[float, float]:
+    def look(proved: CausalLM, *args: Any, **kwargs: Any) -> Tensor:
         found.extend(layer.disable_adapters for _, layer in lora_layers(proved.model))
-        return 0.0, 1.0
+        return hidden_states(proved, *args, **kwargs)
 
-    monkeypatch.setattr("distillkit_builtin.local.fixed.step_proof._distances", distances)
+    monkeypatch.setattr(CausalLM, "hidden_states", look)
     proved_decoder(causal_lm, None)
     assert found
     assert all(found)
@@ -152,6 +153,6 @@ def test_what_is_counted_in_python_is_found_by_replaying() -> None:
     def drift(cache: Any, hidden: Tensor) -> Tensor:
         return hidden * (1.0 + 0.1 * next(numbers)) if _is_fixed(cache) else hidden
 
-    numbers = iter([0.0] * 2 + [1.0] * 20)  # the step that is recorded, and the others
+    numbers = iter([0.0] * 3 + [1.0] * 20)  # the first step, which is run three times, and the others
     with pytest.raises(UnsupportedStepError, match="of their norm away"):
         proved_decoder(changed(drift), RecordedWork)
