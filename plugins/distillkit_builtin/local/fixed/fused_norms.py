@@ -67,7 +67,7 @@ class FusedNorms:
             if count == 1:
                 rows = torch.cat([rows, rows])  # programs for any number are for two or more
             maybe_mark_dynamic(rows, 0)
-            return program(norm, rows)[:count].view(x.shape)
+            return program(norm, rows)[:count].reshape(x.shape)
 
         return forward
 

@@ -65,6 +65,15 @@ def test_a_program_a_class_and_width_gives_the_numbers_of_the_norms(family: str)
     assert all("forward" not in vars(norm) for norm in norms)
 
 
+def test_a_class_may_have_more_widths_than_pytorch_compiles_by_itself() -> None:
+    widths = range(2, 4 + torch._dynamo.config.recompile_limit)
+    model, counted = nn.ModuleList([TwoNorm(width) for width in widths]), Counted()
+    with torch.inference_mode(), counted.norms.in_the_place_of(model):
+        for norm, width in zip(model, widths, strict=True):
+            norm(torch.ones(3, width))
+    assert len(counted.programs) == len(widths)
+
+
 def test_norms_come_back_where_a_step_fails() -> None:
     model = random_model("gemma3_text")
 
