@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from benchmarks.speed.markdown import heading, table
 from benchmarks.speed.shapes import SHAPES, ModelShape
-from distillkit_builtin.local.fast.few_rows import GATES, NARROW, NARROW_OUTPUTS, WIDE, Tiles, gate_tiles, split_tiles
+from distillkit_builtin.local.fast.few_rows import GATES, PARTS, Tiles, gate_tiles, split_tiles
 from distillkit_builtin.local.fast.fused_ops import add_and_norm, gated, joined
 
 BYTES_PER_S = 4.3e12
@@ -59,8 +59,8 @@ class Product:
         if self.name == "gate_up":
             return GATES
         if self.name == "qkv":
-            return NARROW._replace(splits=1)
-        return NARROW if self.outputs <= NARROW_OUTPUTS else WIDE
+            return PARTS._replace(splits=1)
+        return PARTS
 
     def fits(self, tiles: Tiles) -> bool:
         """Whether the kernel can compute it in these; nothing adds up parts of gates or of qkv."""

@@ -29,17 +29,13 @@ class Tiles(NamedTuple):
     warps: int = 4
 
 
-# Measured with 64 rows in bfloat16 on one H200 in a CUDA graph, weights not in the L2 cache, torch 2.11; microseconds
-# by cuBLAS and here. [1024 x 2048]: 6.1 and 1.9 to add up parts; 4.6. [1024 x 3072]: 7.5; 5.5. [4096 x 4096]: 12.3;
-# 11.2. [4096 x 12288]: 32.0; 29.0. Neither larger nor smaller weights were measured.
-NARROW, WIDE = Tiles(32, 128, 2, 5), Tiles(64, 128, 2, 4)
-NARROW_OUTPUTS = 2048
-"""Up to so many outputs tiles are narrow: there would be too few of them."""
-SPLIT_BYTES = range(2**22, 2**27)
+# One H200 (2026-11-30, torch 2.11), bfloat16, in a CUDA graph, weights not in the L2 cache; microseconds of 64 rows by
+# cuBLAS and here, each with what follows it (adding up, residual and norm; the activation): [1024 x 2048] 8.7 and 7.5,
+# [1024 x 3072] 9.7 and 8.9, gates [6144 x 1024] 8.2 and 6.9. Larger weights are cuBLAS's: [4096 x 4096] 18.7 and 19.1,
+# [4096 x 12288] 38.1 and 37.3, gates [24576 x 4096] 57.3 and 59.1. What is smaller was not measured.
+PARTS = Tiles(32, 128, 2, 5)
+PARTS_BYTES = range(2**22, 2**24)
 """Weights of a product whose parts the next kernel adds up."""
-
-# Gates in the same measurement. [6144 x 1024]: 6.7 and 2.5 to 3.3 for the activation; 6.2 without it. [24576 x 4096]:
-# 53.3; 56.7 without it, which is no gain.
 GATES = Tiles(32, 128, 1, 4)
 GATES_BYTES = range(2**23, 2**25)
 """Weights of gates, and of what they multiply, that are computed together with the activation."""
@@ -47,8 +43,7 @@ GATES_BYTES = range(2**23, 2**25)
 
 def split_tiles(x: Tensor, weight: Tensor) -> Tiles | None:
     """Those of a product whose parts the next kernel adds up; None where it was not measured to be faster."""
-    tiles = NARROW if len(weight) <= NARROW_OUTPUTS else WIDE
-    return tiles if _fits(x, weight, len(weight), tiles) and weight.nbytes in SPLIT_BYTES else None
+    return PARTS if _fits(x, weight, len(weight), PARTS) and weight.nbytes in PARTS_BYTES else None
 
 
 def gate_tiles(x: Tensor, gate_up: Tensor) -> Tiles | None:

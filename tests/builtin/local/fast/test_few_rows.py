@@ -9,7 +9,7 @@ from torch import Tensor
 
 from distillkit_builtin.local.fast import feed_forward, few_rows, projection
 from distillkit_builtin.local.fast.feed_forward import GatedLayer, SharedExpert
-from distillkit_builtin.local.fast.few_rows import GATES, NARROW, WIDE, Tiles, gate_tiles, split_tiles
+from distillkit_builtin.local.fast.few_rows import GATES, PARTS, Tiles, gate_tiles, split_tiles
 from distillkit_builtin.local.fast.fused_ops import add_and_norm, gated
 from distillkit_builtin.local.fast.projection import Projection
 
@@ -31,11 +31,11 @@ def on_hopper(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("shape", "split", "gates"),
     [
-        (OUT_600M, NARROW, None),
-        (DOWN_600M, NARROW, None),
-        (GATE_UP_600M, WIDE, GATES),
-        (OUT_8B, WIDE, None),
-        (DOWN_8B, WIDE, None),
+        (OUT_600M, PARTS, None),
+        (DOWN_600M, PARTS, None),
+        (GATE_UP_600M, PARTS, GATES),
+        (OUT_8B, None, None),
+        (DOWN_8B, None, None),
         (GATE_UP_8B, None, None),
         ((1024, 2048 + 128), None, None),  # not in two parts of whole tiles
         ((1024 + 16, 2048), None, None),
@@ -88,7 +88,7 @@ def by_kernel(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     taken: list[str] = []
 
     def product(x: Tensor, weight: Tensor, tiles: Tiles) -> Tensor:
-        assert tiles == WIDE
+        assert tiles == PARTS
         taken.append("parts")
         return parts_of(x, weight)
 
@@ -99,7 +99,7 @@ def by_kernel(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     kernel = SimpleNamespace(product=product, gated_product=gated_product)
     monkeypatch.setitem(sys.modules, "distillkit_builtin.local.fast.few_rows_kernel", kernel)
-    monkeypatch.setattr(projection, "split_tiles", lambda x, weight: WIDE)
+    monkeypatch.setattr(projection, "split_tiles", lambda x, weight: PARTS)
     monkeypatch.setattr(feed_forward, "gate_tiles", lambda x, weight: GATES)
     return taken
 
