@@ -117,6 +117,9 @@ class RunContext:
     """What the run's loss reads of the student (`Loss.reads`), and `full` where it needs teachers' distributions."""
     planned_device: PlannedDevice | None = None
     """The card that `distillkit check --device` plans the run for, in the place of this machine's; else None."""
+    trains: bool = True
+    """Whether the student is opened to be trained, or checked for that; False: its weights are measured, sampled or
+    exported alone (`distillkit eval`, `generate`, `diagnose`, `export`), and what only training needs is left out."""
 
     def notify(self, message: str, kind: NoticeKind = "note") -> None:
         """Tell the user something once, on the terminal and in `run.log`: a sentence, with what to do about a warning.

@@ -80,6 +80,7 @@ def _called(plugin: Plugin) -> str:
 
 def _context(user: str, prepared: PreparedRun, run_dir: Path, tell: Callable[[Notice], None]) -> RunContext:
     """The run as the plugin at config key `user` sees it."""
-    found = context_for(user, prepared.config, prepared.shared, tell, prepared.rank, prepared.today)
+    today, trains = prepared.today, prepared.trains
+    found = context_for(user, prepared.config, prepared.shared, tell, prepared.rank, today, trains=trains)
     tokenizer, stop_ids = prepared.renderer.student.tokenizer, prepared.sampling.stop_ids
     return replace(found, run_dir=run_dir, plan=prepared.plan, tokenizer=tokenizer, stop_ids=stop_ids)

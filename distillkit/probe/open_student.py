@@ -100,7 +100,7 @@ def checked_student(
     sampler = _sampler_of(student) if samples else None
     today = config.sampling.template_date or (None if weights is None else day_of(weights.files))
     keys = _by_key(student, sampler)
-    contexts = {key: context_for(key, config, shared, tell, rank, today) for key in keys}
+    contexts = {key: context_for(key, config, shared, tell, rank, today, trains=False) for key in keys}
     for key, plugin in keys.items():
         plugin.declare(contexts[key])
     reports = [_checked(plugin, contexts[key], student) for key, plugin in keys.items()]
