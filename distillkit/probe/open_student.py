@@ -16,7 +16,7 @@ from distillkit.context import RunContext, SharedObjects
 from distillkit.data.render import PromptSide
 from distillkit.errors import InputError, MissingExtraError
 from distillkit.events import Notice
-from distillkit.loop.opened_plugins import close_plugin
+from distillkit.loop.opened_plugins import close_plugin, release_on_exit
 from distillkit.loop.policy_sync import PolicySync
 from distillkit.loop.sample_and_score import sample_all
 from distillkit.preflight.config_template_options import options_of_config
@@ -151,7 +151,7 @@ async def opened_student(alone: StudentAlone, registry: Registry) -> AsyncIterat
         async with AsyncExitStack() as stack:
             for key, plugin in alone.plugins.items():
                 context = alone.contexts[key]
-                stack.push_async_callback(context.shared.release, key)
+                release_on_exit(stack, context.shared, key)
                 stack.push_async_callback(close_plugin, plugin)
                 tokenizer, stop_ids = alone.side.tokenizer, alone.sampling.stop_ids
                 context = replace(context, run_dir=folder, outer_dir=run_dir, tokenizer=tokenizer, stop_ids=stop_ids)
