@@ -45,9 +45,10 @@ def test_a_run_is_evaluated_shown_diagnosed_and_pushed(
     assert found[2]["eval"] == summary["after"]
     assert found[1]["eval"] != summary["after"]
     assert "after step 2" in call("generate", run_dir, "--rows", "1")
-    assert "writes no weights of a checkpoint onto this machine" in call(
-        "export", run_dir, "--step", "1", "--to", tmp_path / "out", code=2
-    )
+    refused = call("export", run_dir, "--step", "1", "--to", tmp_path / "out", code=2)
+    assert "writes no weights of a checkpoint onto this machine once its run has ended" in refused
+    assert "the adapter that the run ended with is" in refused
+    assert "PEFT merges it" in call("export", run_dir, "--merge", tmp_path / "out", code=2)
     assert "adapter_model.safetensors" in call("push", run_dir, "org/mine", "--license", "mit", "--dry-run")
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.dump()), encoding="utf-8")
     call("diagnose", tmp_path / "config.yaml", "--rows", "2")  # SkyRL gives no top-K, and it does without
