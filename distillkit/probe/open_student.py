@@ -21,7 +21,7 @@ from distillkit.loop.policy_sync import PolicySync
 from distillkit.loop.sample_and_score import sample_all
 from distillkit.preflight.config_template_options import options_of_config
 from distillkit.preflight.prepared_run import context_for
-from distillkit.preflight.turn_ends import require_stops, resolve_sampling
+from distillkit.preflight.turn_ends import require_sampled, resolve_sampling
 from distillkit.probe.open_run import probe_folder
 from distillkit.ranks import Rank
 from distillkit.records import Rollout
@@ -112,7 +112,7 @@ def checked_student(
     side = PromptSide(student.tokenizer(run), options, student.context_length(run), limit)
     sampling = resolve_sampling(config.sampling, side)
     if sampler is not None:
-        require_stops(sampler, sampling, side.tokenizer)
+        require_sampled(sampler, sampling, side.tokenizer)
     return StudentAlone(config, side, sampling, contexts, sampler)
 
 

@@ -25,13 +25,11 @@ from distillkit_builtin.remote.results import RefusedError, Result, UnansweredEr
 from distillkit_builtin.remote.service_client import ServiceClient
 from distillkit_builtin.vllm.completion_form import ASKED_AFTERWARDS, FormProbe
 from distillkit_builtin.vllm.each_server import require_same_base, require_served
-from distillkit_builtin.vllm.options import VllmSamplerOptions
+from distillkit_builtin.vllm.options import LOWEST_TEMPERATURE, VllmSamplerOptions
 from distillkit_builtin.vllm.push_kinds import FullWeightsPush, VllmAdapterPush
 from distillkit_builtin.vllm.token_completions import TokenCompletions, weight_versions
 
 NOT_FOUND = 404
-LOWEST_TEMPERATURE = 0.01
-"""Beside 0; vLLM 0.32 takes it for anything between (`SamplingParams`)."""
 
 
 @dataclass(slots=True)
@@ -88,7 +86,7 @@ class LiveVllmSampler(LivePushedSampler):
         return error.status == NOT_FOUND
 
     async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
-        """As every sampler's. Raises InputError for a temperature that vLLM raises without a word."""
+        """As every sampler's. Raises InputError for a temperature of an evaluator that vLLM raises without a word."""
         for request in requests:
             if 0.0 < request.params.temperature < LOWEST_TEMPERATURE:
                 raise InputError(

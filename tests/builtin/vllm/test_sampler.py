@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from loopback.openai.wire import COMPLETIONS, Serve
 
 from builtin.http.serving import opened, score_requests, scorer, truth
 from builtin.vllm.pushes import sample, sampler, with_weights
+from distillkit import Registry, RunConfig
 from distillkit.errors import AlignmentError, InputError, PluginError
+from distillkit.preflight.prepared_run import prepare_run
 from distillkit.records import Failure, Weights
-from distillkit.testing import make_context, make_request
+from distillkit.testing import FakeStudent, make_context, make_request
 from distillkit_builtin.vllm.sampler import VllmSampler
 from distillkit_loopback.openai import faults
 from distillkit_loopback.openai.categorical import CategoricalModel
@@ -167,6 +169,22 @@ async def test_a_temperature_that_vllm_raises_without_a_word_ends_the_run(
             return
         with pytest.raises(InputError, match=r"samples at temperature 0.01 where it is asked for 0.005"):
             _ = [one async for one in plugin.sample(requests)]
+
+
+@pytest.mark.parametrize(("temperature", "fine"), [(0.005, False), (0.0, True), (0.01, True)])
+def test_a_config_with_such_a_temperature_is_refused_before_anything_is_sampled(
+    serve: Serve, fake_config: Callable[..., RunConfig], registry: Registry, temperature: float, fine: bool
+) -> None:
+    server = serve()
+    config = fake_config(student=FakeStudent(sampler=sampler(server)), sampling={"temperature": temperature})
+    if fine:
+        prepare_run(config, registry, print)
+    else:
+        with pytest.raises(
+            InputError, match=r"sampling\.temperature: 'vllm' does not sample at 0\.005; set it to 0, or"
+        ):
+            prepare_run(config, registry, print)
+    assert set(server.traffic.counts) == {"/v1/models"}
 
 
 async def test_a_teachers_server_by_another_address_is_found_by_what_it_calls_its_weights(
