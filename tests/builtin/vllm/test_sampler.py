@@ -17,6 +17,7 @@ from distillkit.errors import AlignmentError, InputError, PluginError
 from distillkit.preflight.prepared_run import prepare_run
 from distillkit.records import Failure, Weights
 from distillkit.testing import FakeStudent, make_context, make_request
+from distillkit_builtin.local.student import LocalStudent
 from distillkit_builtin.vllm.sampler import VllmSampler
 from distillkit_loopback.openai import faults
 from distillkit_loopback.openai.categorical import CategoricalModel
@@ -216,6 +217,8 @@ async def test_whole_weights_are_not_pushed_over_those_of_a_teacher(
         run = make_context()
         teacher, plugin = scorer(shared), sampler(one, shared)
         for each in (teacher, plugin):
+            each.declare(run)
+        for each in (teacher, plugin):
             each.check(run)
             await each.open(run)
         try:
@@ -229,3 +232,16 @@ async def test_whole_weights_are_not_pushed_over_those_of_a_teacher(
             await plugin.close()
             await teacher.close()
             await run.shared.release(run.user)
+
+
+@pytest.mark.parametrize(("lora_rank", "refused"), [(0, True), (8, False)])
+def test_check_refuses_to_push_all_weights_to_a_teachers_server(serve: Serve, lora_rank: int, refused: bool) -> None:
+    one, shared, run = serve(), serve(), make_context()
+    student, plugin, teacher = LocalStudent(model="m", lora_rank=lora_rank), sampler(one, shared), scorer(shared)
+    for each in (student, plugin, teacher):
+        each.declare(run)
+    if refused:
+        with pytest.raises(InputError, match=f"sampler 'vllm': {shared.url} also serves teacher 'teacher'"):
+            plugin.check(run)
+    else:
+        plugin.check(run)
