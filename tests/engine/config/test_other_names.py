@@ -81,6 +81,8 @@ def test_a_student_without_an_option_is_not_sent_to_it() -> None:
     ("over", "message"),
     [
         ({"load_checkpoint_path": "x"}, "here it is student.adapter, but student 'tinker' has no adapter"),
+        ({"student": {"load_checkpoint_path": "x"}}, "student.adapter, but student 'tinker' has no adapter\n"),
+        ({"student": {"max_grad_norm": 1}}, "here it is student.grad_clip_norm\n"),
         ({"trainer": {"warmup_ratio": 0.1}}, "student.warmup_steps, but student 'tinker' has no warmup_steps"),
         ({"student": {"gradient_accumulation_steps": 2}}, ", but student 'tinker' has no micro_batch_tokens"),
         ({"teachers": [{"model": "t", "lora_path": "x"}]}, "student.adapter, but student 'tinker' has no adapter"),
