@@ -48,6 +48,7 @@ class SharedObjects:
 
     def __init__(self) -> None:
         """Start with nothing shared."""
+        self.ended_by: BaseException | None = None
         self._objects: dict[Hashable, _Shared] = {}
         self._lock = threading.RLock()
 
@@ -63,8 +64,9 @@ class SharedObjects:
             shared.users.add(user)
             return cast(T, shared.value)
 
-    async def release(self, user: str) -> None:
-        """Forget `user`, and close what nobody else uses, the newest first."""
+    async def release(self, user: str, ended_by: BaseException | None = None) -> None:
+        """Forget `user`, and close what nobody else uses, the newest first; `ended_by` ended the run, if not None."""
+        self.ended_by = self.ended_by or ended_by
         for key in reversed(list(self._objects)):
             shared = self._objects[key]
             shared.users.discard(user)
@@ -117,6 +119,14 @@ class RunContext:
     """What the run's loss reads of the student (`Loss.reads`), and `full` where it needs teachers' distributions."""
     planned_device: PlannedDevice | None = None
     """The card that `distillkit check --device` plans the run for, in the place of this machine's; else None."""
+    trains: bool = True
+    """Whether the student is opened to be trained, or checked for that; False: its weights are measured, sampled or
+    exported alone (`distillkit eval`, `generate`, `diagnose`, `export`), and what only training needs is left out."""
+
+    @property
+    def ended_by(self) -> BaseException | None:
+        """What ended the run before its time: an error, or an interrupt. Known while shared objects are closed."""
+        return self.shared.ended_by
 
     def notify(self, message: str, kind: NoticeKind = "note") -> None:
         """Tell the user something once, on the terminal and in `run.log`: a sentence, with what to do about a warning.

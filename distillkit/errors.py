@@ -4,12 +4,18 @@ Every message says what was tried, where, and how to fix it. The command line tu
 and every other `DistillkitError` into exit code 1; a library call never exits.
 """
 
+import asyncio
 import difflib
 from collections.abc import Iterable, Mapping
 
 
 class DistillkitError(Exception):
     """Base class: catch this to catch everything that distillkit raises on purpose."""
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether it ends a run because somebody asked for that: nothing has failed."""
+    return isinstance(error, KeyboardInterrupt | asyncio.CancelledError)
 
 
 class InputError(DistillkitError, ValueError):

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from distillkit.config.other_names import VALUES, named_here
+from distillkit.config.other_names import VALUES, lacked_here, named_here
 from distillkit.errors import suggest
 from distillkit.files.strict_json import Location, shortened
 
@@ -147,7 +147,7 @@ def unknown_key(location: Location, model: type[BaseModel]) -> Problem:
         return Problem.moved(location, new)
     if instead := _instead(location, model):
         return Problem(location, instead)
-    here = _named_here(location, model)
+    here = _named_here(location, model) or _lacked_here(location, model)
     return Problem(location, f"unknown key; {here or suggest(str(location[-1]), _fields(model, location[:-1]))}")
 
 
@@ -169,6 +169,12 @@ def _keys_in(value: object, depth: int = 0) -> Iterator[list[str]]:
 
 def _named_here(location: Location, model: type[BaseModel], *, ours: bool = True) -> str | None:
     return named_here(location, list(model.model_fields), getattr(model, "role", ""), ours=ours)
+
+
+def _lacked_here(location: Location, model: type[BaseModel]) -> str | None:
+    role, name = getattr(model, "role", ""), getattr(model, "name", "")
+    option = lacked_here(location, list(model.model_fields), role) if role else None
+    return None if option is None else f"here it is {role}.{option}, but {role} {name!r} has no {option}"
 
 
 def _new_location(location: Location, model: type[BaseModel]) -> Location:

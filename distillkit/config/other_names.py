@@ -129,6 +129,17 @@ def named_here(
     return None
 
 
+def lacked_here(location: Sequence[str | int], known: Sequence[str], role: str) -> str | None:
+    """The option of plugins of `role` that others name at `location`, where one that has `known` lacks it."""
+    parts = [str(part) for part in location]
+    for name in (".".join(parts[start:]) for start in range(len(parts))):
+        for key in _keys_of_others(name):
+            section, _, option = key.partition(".")
+            if section == role and option not in (*known, parts[-1]):
+                return option
+    return None
+
+
 def choice_here(role: str, name: str) -> str | None:
     """How a plugin of `role` that others call `name` is chosen here: `loss={name: divergence, direction: jsd}`."""
     wanted = name.lower().replace("-", "_")

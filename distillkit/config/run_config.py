@@ -7,6 +7,7 @@ from pydantic import BaseModel, BeforeValidator, Field, JsonValue, ValidationErr
 
 from distillkit.config.data_config import DataConfig
 from distillkit.config.default_plugins import with_defaults
+from distillkit.config.fitting_answers import with_fitting_answers
 from distillkit.config.option_problems import Problem, models_in, option_problems
 from distillkit.config.row_format_config import require_routes
 from distillkit.config.sections import (
@@ -66,13 +67,12 @@ class RunConfig(Section):
         Raises:
             ConfigError: naming each key that is wrong.
         """
-        registry = registry or Registry.discover()
+        registry, filled = registry or Registry.discover(), with_defaults(values)
         try:
-            self.__pydantic_validator__.validate_python(
-                with_defaults(values), self_instance=self, context={"registry": registry}
-            )
+            self.__pydantic_validator__.validate_python(filled, self_instance=self, context={"registry": registry})
         except ValidationError as error:
-            raise ConfigProblemsError(option_problems(error, RunConfig)) from error
+            problems = with_fitting_answers(option_problems(error, RunConfig), filled, registry)
+            raise ConfigProblemsError(problems) from error
 
     @model_validator(mode="after")
     def _check_routes(self) -> Self:

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import TracebackType
 
-from distillkit.context import RunContext
+from distillkit.context import RunContext, SharedObjects
 from distillkit.events import Notice
 from distillkit.loop.sink_dispatcher import SinkDispatcher
 from distillkit.preflight.prepared_run import PreparedRun, context_for
@@ -30,7 +31,7 @@ async def opened_sinks(prepared: PreparedRun, run_dir: Path, dispatcher: SinkDis
     sinks = [(user, plugin) for user, plugin in prepared.plugins.by_key.items() if isinstance(plugin, Sink)]
     async with AsyncExitStack() as stack:
         for user, sink in sorted(sinks, key=lambda each: type(each[1]).silence is Sink.silence):
-            stack.push_async_callback(prepared.shared.release, user)
+            release_on_exit(stack, prepared.shared, user)
             if await dispatcher.open_sink(sink, _context(user, prepared, run_dir, dispatcher.tell)):
                 stack.push_async_callback(dispatcher.close_sink, sink)
                 listening.append(sink)
@@ -54,7 +55,7 @@ async def opened_plugins(
     async with AsyncExitStack() as stack:
         for user, plugin in prepared.plugins.by_key.items():
             if not isinstance(plugin, Sink):
-                stack.push_async_callback(prepared.shared.release, user)
+                release_on_exit(stack, prepared.shared, user)
                 stack.push_async_callback(close_plugin, plugin)
                 started = time.perf_counter()
                 loading(_called(plugin))
@@ -63,6 +64,17 @@ async def opened_plugins(
                 if type(plugin).open is not Plugin.open:
                     log.info("opened %s (%s) in %.1f s", user, plugin.name, time.perf_counter() - started)
         yield
+
+
+def release_on_exit(stack: AsyncExitStack, shared: SharedObjects, user: str) -> None:
+    """Let go of what `user` shares when `stack` ends, where what ends it is known to whoever is closed then."""
+
+    async def release(
+        kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await shared.release(user, error)
+
+    stack.push_async_exit(release)
 
 
 async def close_plugin(plugin: Plugin) -> None:
@@ -80,6 +92,7 @@ def _called(plugin: Plugin) -> str:
 
 def _context(user: str, prepared: PreparedRun, run_dir: Path, tell: Callable[[Notice], None]) -> RunContext:
     """The run as the plugin at config key `user` sees it."""
-    found = context_for(user, prepared.config, prepared.shared, tell, prepared.rank, prepared.today)
+    today, trains = prepared.today, prepared.trains
+    found = context_for(user, prepared.config, prepared.shared, tell, prepared.rank, today, trains=trains)
     tokenizer, stop_ids = prepared.renderer.student.tokenizer, prepared.sampling.stop_ids
     return replace(found, run_dir=run_dir, plan=prepared.plan, tokenizer=tokenizer, stop_ids=stop_ids)

@@ -1,6 +1,5 @@
 """A run between its first and its last plugin: all are opened, used, closed, and what came of it is written down."""
 
-import asyncio
 import logging
 import time
 from contextlib import AsyncExitStack
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from distillkit.errors import is_interrupt
 from distillkit.events import RunFinished, RunStarted
 from distillkit.loop.assemble import resume
 from distillkit.loop.engine import Engine
@@ -117,4 +117,4 @@ def summarize(engine: Engine, wall_seconds: float, ended: BaseException | None) 
 def _status(ended: BaseException | None) -> str:
     if ended is None:
         return "completed"
-    return "interrupted" if isinstance(ended, KeyboardInterrupt | asyncio.CancelledError) else "failed"
+    return "interrupted" if is_interrupt(ended) else "failed"

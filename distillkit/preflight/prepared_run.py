@@ -68,6 +68,8 @@ class PreparedRun:
     rank: Rank
     today: date
     """What chat templates take for today."""
+    trains: bool = True
+    """Whether it is prepared to train, or to measure alone."""
 
     @property
     def ending_ids(self) -> frozenset[int]:
@@ -106,6 +108,8 @@ def context_for(
     rank: Rank = ONLY,
     today: date | None = None,
     planned_device: PlannedDevice | None = None,
+    *,
+    trains: bool = True,
 ) -> RunContext:
     """The run as the plugin at config key `user` sees it, before the run directory is there."""
     teachers = tuple(teacher.teacher for teacher in config.teachers)
@@ -115,7 +119,7 @@ def context_for(
     run = replace(run, scorer_needs=wanted.of_scorers, sampler_needs=wanted.of_sampler, loss_reads=read_by(config.loss))
     if rank.count > 1:
         run = replace(run, must_agree=must_agree(config))
-    return replace(run, planned_device=planned_device)
+    return replace(run, planned_device=planned_device, trains=trains)
 
 
 def prepare_run(
@@ -132,7 +136,7 @@ def prepare_run(
     """Check config, data, plugins, tokenizers, lengths and memory, in the order of what they cost.
 
     `began`: the day on which a run began that is to go on. `planned_device`: a card in the place of this machine's.
-    `show_rows` hears of the rows before a model is asked. `trains`: whether there must be memory for training.
+    `show_rows` hears of the rows before a model is asked. `trains`: whether the run is to train, which takes memory.
 
     Raises:
         InputError: (or a child) naming everything that is wrong at the first stage where something is.
@@ -141,7 +145,8 @@ def prepare_run(
     show_rows(rows)
     require_fitting(config, plugins, rank)
     shared, today = SharedObjects(), config.sampling.template_date or began or date.today()
-    contexts = {user: context_for(user, config, shared, tell, rank, today, planned_device) for user in plugins.by_key}
+    said = (config, shared, tell, rank, today, planned_device)
+    contexts = {user: context_for(user, *said, trains=trains) for user in plugins.by_key}
     reports = check_reports(plugins, contexts)
     with missing_said_first(reports):
         require_capabilities(config, plugins.sampler)  # again, of what servers said
@@ -156,7 +161,7 @@ def prepare_run(
     notices = _notices(_notes(renderer, rows, train, held_out, plan), warnings)
     read = (train.rows, train.order, rows.train.read_as, tuple(routed_row.row for routed_row in routed))
     found = (train.pipeline, renderer, sampling, turn_ends, *read, plan, reports, notices, memory)
-    return PreparedRun(config, registry, plugins, shared, *found, rank, today)
+    return PreparedRun(config, registry, plugins, shared, *found, rank, today, trains)
 
 
 def _plan(config: RunConfig, train: MeasuredRows, held_out: MeasuredRows | None, routed: Sequence[RoutedRow]) -> Plan:

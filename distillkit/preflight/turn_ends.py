@@ -30,7 +30,7 @@ def ends_of(side: PromptSide) -> TurnEnds:
 def resolve_ends(config: RunConfig, sampler: Sampler, renderer: Renderer) -> tuple[SamplingParams, TurnEndMaps]:
     """How completions are sampled, with all that ends one, and how teachers read that end. Raises InputError."""
     sampling = resolve_sampling(config.sampling, renderer.student)
-    require_stops(sampler, sampling, renderer.student.tokenizer)
+    require_sampled(sampler, sampling, renderer.student.tokenizer)
     return sampling, require_turn_ends(config, renderer, sampling)
 
 
@@ -63,8 +63,13 @@ def resolve_sampling(config: SamplingConfig, student: PromptSide) -> SamplingPar
     return SamplingParams(base.max_tokens, base.temperature, base.top_p, base.top_k, texts, tuple(dict.fromkeys(ids)))
 
 
-def require_stops(sampler: Sampler, sampling: SamplingParams, student: Tokenizer) -> None:
-    """Raise InputError where the sampler cannot end completions at ids that are to end them."""
+def require_sampled(sampler: Sampler, sampling: SamplingParams, student: Tokenizer) -> None:
+    """Raise InputError where the sampler cannot end completions at ids that are to end them, or sample so cold."""
+    if 0.0 < sampling.temperature < sampler.lowest_temperature:
+        raise InputError(
+            f"sampling.temperature: {sampler.name!r} does not sample at {sampling.temperature:g}; set it to 0, or to "
+            f"{sampler.lowest_temperature:g} or more"
+        )
     special = set(student.special_tokens().values())
     texts = [index for index in sampling.stop_ids if index not in special]
     if texts and not sampler.stops_at_any_id:

@@ -14,6 +14,7 @@ from distillkit.events import Notice
 from distillkit.files.permissions import apply_umask
 from distillkit.loop.final_weights import export_weights
 from distillkit.probe.open_student import StudentAlone, checked_student, opened_student
+from distillkit.publishing.hub_files import ADAPTER_CONFIG
 from distillkit.ranks import ONLY
 from distillkit.registry import Registry
 from distillkit.roles.attribution import attribute_to
@@ -50,8 +51,13 @@ def planned_export(
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} is there already; name a directory that is not, or an empty one")
-    with attribute_to(config.student, "in require_exportable()"):
-        config.student.require_exportable(merged=merged)
+    try:
+        with attribute_to(config.student, "in require_exportable()"):
+            config.student.require_exportable(merged=merged)
+    except InputError as error:
+        if (own := exported_weights(run_dir)) is not None:
+            error.add_note(_what_is_there(own.path, merged=merged))
+        raise
     with _chosen(run_dir, step, tell, merged=merged) as weights:
         if weights is None:
             raise InputError("--step 0: nothing was trained then; the model of the config is what there is")
@@ -62,6 +68,17 @@ def planned_export(
             )
         alone = checked_student(config, tell, ONLY, weights, samples=False)
         yield ExportPlan(alone, registry, weights, folder, merged)
+
+
+def _what_is_there(exported: Path, *, merged: bool) -> str:
+    """What a run's own export is good for, where no other can be written."""
+    if (exported / ADAPTER_CONFIG).is_file():
+        merges = "; PEFT merges it into its base model (merge_and_unload)" if merged else ""
+        return f"the adapter that the run ended with is {exported}{merges}"
+    if any(exported.glob("*.safetensors")):
+        return f"the model that the run ended with is {exported}"
+    readme = exported / "README.md"
+    return f"where the weights are that the run ended with, says {readme if readme.is_file() else exported}"
 
 
 @contextmanager

@@ -16,12 +16,12 @@ from distillkit.context import RunContext, SharedObjects
 from distillkit.data.render import PromptSide
 from distillkit.errors import InputError, MissingExtraError
 from distillkit.events import Notice
-from distillkit.loop.opened_plugins import close_plugin
+from distillkit.loop.opened_plugins import close_plugin, release_on_exit
 from distillkit.loop.policy_sync import PolicySync
 from distillkit.loop.sample_and_score import sample_all
 from distillkit.preflight.config_template_options import options_of_config
 from distillkit.preflight.prepared_run import context_for
-from distillkit.preflight.turn_ends import require_stops, resolve_sampling
+from distillkit.preflight.turn_ends import require_sampled, resolve_sampling
 from distillkit.probe.open_run import probe_folder
 from distillkit.ranks import Rank
 from distillkit.records import Rollout
@@ -100,7 +100,7 @@ def checked_student(
     sampler = _sampler_of(student) if samples else None
     today = config.sampling.template_date or (None if weights is None else day_of(weights.files))
     keys = _by_key(student, sampler)
-    contexts = {key: context_for(key, config, shared, tell, rank, today) for key in keys}
+    contexts = {key: context_for(key, config, shared, tell, rank, today, trains=False) for key in keys}
     for key, plugin in keys.items():
         plugin.declare(contexts[key])
     reports = [_checked(plugin, contexts[key], student) for key, plugin in keys.items()]
@@ -112,7 +112,7 @@ def checked_student(
     side = PromptSide(student.tokenizer(run), options, student.context_length(run), limit)
     sampling = resolve_sampling(config.sampling, side)
     if sampler is not None:
-        require_stops(sampler, sampling, side.tokenizer)
+        require_sampled(sampler, sampling, side.tokenizer)
     return StudentAlone(config, side, sampling, contexts, sampler)
 
 
@@ -151,7 +151,7 @@ async def opened_student(alone: StudentAlone, registry: Registry) -> AsyncIterat
         async with AsyncExitStack() as stack:
             for key, plugin in alone.plugins.items():
                 context = alone.contexts[key]
-                stack.push_async_callback(context.shared.release, key)
+                release_on_exit(stack, context.shared, key)
                 stack.push_async_callback(close_plugin, plugin)
                 tokenizer, stop_ids = alone.side.tokenizer, alone.sampling.stop_ids
                 context = replace(context, run_dir=folder, outer_dir=run_dir, tokenizer=tokenizer, stop_ids=stop_ids)

@@ -126,7 +126,16 @@ def _data_name(path: JsonValue) -> str:
 
 def public_name(model: str) -> str:
     """How a model is called for others: by its name on the hub, and in a directory by the last part of its path."""
-    return model if is_hub_name(model) else Path(model).name or model
+    return hub_name(model) or Path(model).name or model
+
+
+def hub_name(model: str) -> str | None:
+    """A model's name on the hub; None: it has none, or is a directory here.
+
+    A Tinker server may list a model at several lengths, as `org/name:peft:131072`: its name ends at the colon.
+    """
+    name = model.partition(":")[0]
+    return name if is_hub_name(name) else None
 
 
 def is_hub_name(model: str) -> bool:

@@ -10,7 +10,7 @@ import yaml
 from pydantic import JsonValue
 
 from distillkit.errors import InputError
-from distillkit.publishing.hub_card import CardFacts, hub_card, is_hub_name
+from distillkit.publishing.hub_card import CardFacts, hub_card, hub_name, is_hub_name
 from distillkit.publishing.hub_files import ADAPTER_CONFIG, CARD, HubFile, hub_files, weight_files
 from distillkit.publishing.machine_paths import MachinePaths, folders_of_run
 from distillkit.run_directory.directory import MARKER, read_summary
@@ -165,8 +165,8 @@ def _base_model(wish: Wish, config: Mapping[str, JsonValue], exported: Path, *, 
     known = folder / "PROVENANCE.json"
     if not merged and known.is_file():
         return str(json.loads(known.read_text(encoding="utf-8"))["model"])
-    if not merged and not folder.is_dir() and is_hub_name(model):
-        return model
+    if not merged and not folder.is_dir() and (name := hub_name(model)) is not None:
+        return name
     if is_adapter:
         raise InputError(
             f"{exported} is an adapter for a model in a directory of this machine, which nobody else finds: name it as "

@@ -28,6 +28,8 @@ class Sampler(Plugin):
     role: ClassVar[str] = "sampler"
     stops_at_any_id: ClassVar[bool] = True
     """Whether `stop_ids` may hold any token; False: special tokens alone."""
+    lowest_temperature: ClassVar[float] = 0.0
+    """Below it there is temperature 0 alone: a config with one between is refused before anything is loaded."""
 
     @abstractmethod
     def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:

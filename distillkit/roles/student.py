@@ -90,8 +90,8 @@ class Student(Plugin):
         """
         where = "as a whole model" if merged else "of a checkpoint"
         raise InputError(
-            f"student {self.name!r} ({type(self).__name__}) writes no weights {where} onto this machine: what its run "
-            "exported says where they are"
+            f"student {self.name!r} ({type(self).__name__}) writes no weights {where} onto this machine once its run "
+            "has ended"
         )
 
     async def merge(self, run: RunContext, exported: Path, folder: Path) -> None:

@@ -13,6 +13,13 @@ SECONDS = 5.0
 OWN_SERVER = "give the teacher a server of its own, or train a LoRA (student.lora_rank)"
 
 
+class Addresses(NamedTuple):
+    """Where a teacher is served, as the config says it."""
+
+    teacher: str
+    roots: tuple[str, ...]
+
+
 class FrozenTeacher(NamedTuple):
     """A teacher, and who asks its servers."""
 
@@ -20,19 +27,24 @@ class FrozenTeacher(NamedTuple):
     client: ServiceClient
 
 
+def declare_addresses(run: RunContext, teacher: str, roots: Iterable[str]) -> None:
+    """Note, before anything is checked, that `teacher` is served at `roots`."""
+    _addresses(run).append(Addresses(teacher, tuple(roots)))
+
+
 def keep_weights(run: RunContext, client: ServiceClient, teacher: str) -> None:
-    """Note that `teacher` is served at the roots of `client`."""
+    """Note that `teacher` is asked by `client`."""
     _teachers(run).append(FrozenTeacher(teacher, client))
 
 
 def require_replaceable(run: RunContext, roots: Iterable[str]) -> None:
     """Raise InputError for a server of a teacher, to which all of the student's weights would be pushed."""
     pushed = frozenset(roots)
-    for teacher in _teachers(run):
-        for root in pushed.intersection(teacher.client.roots):
+    for teacher in _addresses(run):
+        for root in pushed.intersection(teacher.roots):
             raise InputError(
-                f"{root} also serves teacher {teacher.name!r}, whose weights the student's would replace at each sync; "
-                f"{OWN_SERVER}"
+                f"{root} also serves teacher {teacher.teacher!r}, whose weights the student's would replace at each "
+                f"sync; {OWN_SERVER}"
             )
 
 
@@ -61,3 +73,7 @@ async def _has(client: ServiceClient, root: str, label: str) -> bool:
 
 def _teachers(run: RunContext) -> list[FrozenTeacher]:
     return run.share("servers of frozen teachers", list[FrozenTeacher])
+
+
+def _addresses(run: RunContext) -> list[Addresses]:
+    return run.share("addresses of frozen teachers", list[Addresses])

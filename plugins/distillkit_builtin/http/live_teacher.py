@@ -1,7 +1,7 @@
 """The live side of scorer `http`: its connection and dialect, between open and close."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -9,6 +9,8 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from distillkit.context import RunContext
+from distillkit.errors import RunFailedError
+from distillkit.events import NoticeKind
 from distillkit.records import Failure, Rollout, Score, ScoreRequest
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest, Teacher
@@ -16,11 +18,14 @@ from distillkit_builtin.http.cache import ScoreCache, identity
 from distillkit_builtin.http.completions import Completions, failure_of
 from distillkit_builtin.http.dialects.dialect import ScoreQuery, TokenLogprobs
 from distillkit_builtin.http.dialects.sglang import SGLang
+from distillkit_builtin.http.dialects.vllm_tokens import VllmTokens
 from distillkit_builtin.http.frozen_teachers import keep_weights
+from distillkit_builtin.http.gone_endpoint import EndpointGoneError, require_endpoint
 from distillkit_builtin.http.model_requests import Send, as_score, sample_completion, score_tokens
 from distillkit_builtin.http.models import ServedModel
 from distillkit_builtin.http.options import HttpScorerOptions
 from distillkit_builtin.http.probe import (
+    WHOLE_PROMPTS,
     find_spoken,
     probe_query,
     require_same_tokenizer,
@@ -31,7 +36,7 @@ from distillkit_builtin.http.raw_logprobs import raw_logprob_probes, require_raw
 from distillkit_builtin.http.sampled import CompletionForm
 from distillkit_builtin.http.score_file import ScoreFile
 from distillkit_builtin.http.sglang_completions import SGLangCompletions
-from distillkit_builtin.http.spoken import Spoken, joined
+from distillkit_builtin.http.spoken import AT_IDS, Spoken, joined
 from distillkit_builtin.remote.as_completed import as_completed
 from distillkit_builtin.remote.results import RefusedError, Result, UnansweredError, error_context
 from distillkit_builtin.remote.service_client import ServiceClient
@@ -52,6 +57,9 @@ class HttpTeacher:
     server_version: str | None = None
     adapter: bool = False
     """Whether `model` is an adapter."""
+    by_choice: bool = False
+    """Whether the config names the dialect, and so no other is taken in its place."""
+    tell: Callable[[str, NoticeKind], None] = lambda message, kind: None
     _raw: asyncio.Lock = field(default_factory=asyncio.Lock)
     _is_raw: bool = False
     """Whether the server was found to report raw logprobs of what it samples."""
@@ -86,7 +94,8 @@ class HttpTeacher:
             except BaseException:
                 await client.close()
                 raise
-        return cls(teacher.name, teacher.model, client, spoken, cache, version, adapter)
+        by_choice, tell = options.dialect != "auto", run.notify_as(who)
+        return cls(teacher.name, teacher.model, client, spoken, cache, version, adapter, by_choice, tell)
 
     async def close(self) -> None:
         """Close connections; the cache's file belongs to all teachers that use it."""
@@ -134,6 +143,22 @@ class HttpTeacher:
         return ScoreQuery(self.model, *ids, request.topk, request.at_ids, adapter=self.adapter)
 
     async def _computed(self, request: ScoreRequest, send: Send) -> TokenLogprobs | Failure:
+        """What the server makes of a request, for whole prompts once it has the token interface no more."""
+        try:
+            return await self._asked(request, send)
+        except EndpointGoneError as gone:
+            self._do_without(gone, request)
+        return await self._asked(request, send)
+
+    def _do_without(self, gone: EndpointGoneError, request: ScoreRequest) -> None:
+        """Ask in the dialect that gave the same numbers at the start. Raises RunFailedError where that gives less."""
+        if request.at_ids is not None or self.by_choice:
+            raise RunFailedError(f"teacher {self.name!r}: {gone}; {AT_IDS}") from gone.refusal
+        if self.spoken.given is not None:
+            self.spoken = replace(self.spoken, given=None)
+            self.tell(f"{gone}: {WHOLE_PROMPTS}", "warning")
+
+    async def _asked(self, request: ScoreRequest, send: Send) -> TokenLogprobs | Failure:
         answers: list[TokenLogprobs] = []
         for dialect, query in self.spoken.requests(self._query(request)):
             scored = await score_tokens(send, request, dialect, query, f"teacher {request.teacher!r}")
@@ -168,7 +193,11 @@ class HttpTeacher:
     ) -> Result | Failure:
         try:
             return await self.client.post(path, payload, only=only)
-        except (RefusedError, UnansweredError) as error:
+        except RefusedError as error:
+            if path == VllmTokens.path:
+                require_endpoint(error, path, self.model)
+            return failure_of(request, error)
+        except UnansweredError as error:
             return failure_of(request, error)
 
 

@@ -13,6 +13,7 @@ from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest
 from distillkit_builtin.hf_tokenizer import shared_tokenizer
+from distillkit_builtin.http.frozen_teachers import declare_addresses
 from distillkit_builtin.http.models import SGLANG_KEPT, ServedModel, find_model, served_models
 from distillkit_builtin.http.options import HttpScorerOptions, more_logprobs
 from distillkit_builtin.http.spoken import AT_IDS
@@ -34,6 +35,10 @@ class HttpScorer(HttpScorerOptions, Scorer, Sampler):
 
     _served: ServedModel | None = PrivateAttr(None)
     _live: "HttpTeacher | None" = PrivateAttr(None)
+
+    def declare(self, run: RunContext) -> None:
+        """Say where the teacher is served: nobody may replace its weights."""
+        declare_addresses(run, self.teacher.name, self.roots)
 
     def check(self, run: RunContext) -> CheckReport:
         """What the server serves, as notes. Raises InputError if it gives no response or serves another model."""

@@ -12,7 +12,7 @@ that something is wrong is above zero after it: then more, up to 8, which the te
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from itertools import count
 
@@ -32,13 +32,19 @@ Sampled = Callable[[Sequence[int], int, int], Awaitable[Rollout]]
 
 
 async def require_untouched_sampling(
-    client: ServiceClient, form: CompletionForm, model: str, start: Sequence[int]
+    client: ServiceClient,
+    form: CompletionForm,
+    model: str,
+    start: Sequence[int],
+    *,
+    absent: Collection[str] = (),
 ) -> None:
     """Raise InputError if a replica's completions are not sampled at temperature 1 without anything beside it.
 
-    `start` are any token ids that `model` has; what it writes behind them are the prompts.
+    `start` are any token ids that `model` has; what it writes behind them are the prompts. Replicas that are `absent`
+    are not asked.
     """
-    for root in client.roots:
+    for root in (root for root in client.roots if root not in absent):
         test = await _measured(partial(_sampled, client, form, root, model), start, len(client.roots))
         if not test.untouched:
             how = form.start.untouched

@@ -26,6 +26,7 @@ from distillkit_builtin.local.options import LocalStudentOptions
 from distillkit_builtin.local.requirements import LIBRARIES, local_report
 from distillkit_builtin.local.sequence_lengths import too_long, without
 from distillkit_builtin.local.starting_adapter import StartingAdapter, read_starting_adapter
+from distillkit_builtin.published_weights import declare_whole_weights
 
 if TYPE_CHECKING:
     from distillkit_builtin.local.live_student import LiveLocalStudent
@@ -52,6 +53,11 @@ class LocalStudent(LocalStudentOptions, Student, Sampler):
     def _samples(self) -> bool:
         """Whether the student is its own sampler."""
         return self.sampler is None
+
+    def declare(self, run: RunContext) -> None:
+        """Say of all weights that they are published: they replace a server's own."""
+        if not self.lora_rank:
+            declare_whole_weights(run)
 
     def check(self, run: RunContext) -> CheckReport:
         """Read the model's config; report what will be loaded and what it takes. Raises InputError if it cannot be."""

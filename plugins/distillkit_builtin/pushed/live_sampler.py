@@ -59,12 +59,18 @@ class LivePushedSampler(ABC):
         """How weights of this format are pushed."""
 
     @abstractmethod
-    def is_lost(self, error: RefusedError) -> bool:
-        """Whether a server refuses a request since it does not have the version any more."""
+    def is_lost(self, error: RefusedError, path: str) -> bool:
+        """Whether a server refuses a request at `path` since it does not have the version any more.
+
+        Raises EndpointGoneError where it has that endpoint no more, and it can be done without.
+        """
 
     @abstractmethod
-    async def is_current(self, result: Result, request: SampleRequest | ScoreRequest, seen: int) -> bool:
-        """Whether the current version's weights made a result, asked for when the server's `repairs` was `seen`."""
+    async def is_current(self, result: Result, request: SampleRequest | ScoreRequest, path: str, seen: int) -> bool:
+        """Whether the current version's weights made a result of `path`.
+
+        It was asked for when the server's `repairs` was `seen`.
+        """
 
     @property
     def form(self) -> CompletionForm:
@@ -182,11 +188,11 @@ class LivePushedSampler(ABC):
             seen = {root: weight_push.repairs(root) for root in self.client.roots}
             try:
                 result = await self.client.post(path, payload)
-                if await self.is_current(result, request, seen[result.root]):
+                if await self.is_current(result, request, path, seen[result.root]):
                     return result
                 lost_by = result.root
             except RefusedError as error:
-                if not self.is_lost(error):
+                if not self.is_lost(error, path):
                     return failure_of(request, error)
                 lost_by = error.root
             except UnansweredError as error:

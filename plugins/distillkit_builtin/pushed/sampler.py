@@ -11,7 +11,9 @@ from distillkit.context import RunContext
 from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
 from distillkit.roles.plugin import CheckReport
 from distillkit.types import SampleRequest
+from distillkit_builtin.http.frozen_teachers import require_replaceable
 from distillkit_builtin.http.models import ServedModel
+from distillkit_builtin.published_weights import are_whole
 from distillkit_builtin.pushed.options import PushedSamplerOptions
 from distillkit_builtin.remote.results import error_context
 
@@ -28,8 +30,14 @@ class PushedSampler(PushedSamplerOptions, Sampler):
     _live: "LivePushedSampler | None" = PrivateAttr(None)
 
     def check(self, run: RunContext) -> CheckReport:
-        """Ask the server what it serves. Raises InputError if it gives no result or serves another model."""
+        """Ask the server what it serves.
+
+        Raises InputError if it gives no result or serves another model, or if it serves a teacher whose weights the
+        student's would replace.
+        """
         with error_context(f"sampler {self.name!r}"):
+            if are_whole(run):
+                require_replaceable(run, self.roots)
             served, root = self.find_served()
         self._served = served
         replicas = f" and {len(self.roots) - 1} more" if len(self.roots) > 1 else ""

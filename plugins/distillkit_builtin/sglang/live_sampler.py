@@ -69,11 +69,11 @@ class LiveSGLangSampler(LivePushedSampler):
         """A LoRA as an adapter, else all weights."""
         return SGLangAdapterPush if weights.format == "peft" else SGLangWeightsPush
 
-    def is_lost(self, error: RefusedError) -> bool:
+    def is_lost(self, error: RefusedError, path: str) -> bool:
         """Whether the adapter is one that the server, since its start, was not given."""
         return NEVER_LOADED in error.message
 
-    async def is_current(self, result: Result, request: SampleRequest | ScoreRequest, seen: int) -> bool:
+    async def is_current(self, result: Result, request: SampleRequest | ScoreRequest, path: str, seen: int) -> bool:
         """Whether the version's weights made a result: it says so itself, and they were not given again meanwhile."""
         what = "completion" if isinstance(request, SampleRequest) else "score of"
         versions = sglang_weight_versions(result.value, f"{what} {request.key}")

@@ -52,7 +52,8 @@ class LiveTinkerStudent:
     connection: TrainerConnection
     checkpoints: Checkpoints
     tokenizer: HFTokenizer
-    scale: GradientScale
+    scale: GradientScale | None
+    """What the server divides gradients by; None: the run does not train, and it was not measured."""
     sdk: Any
     """The SDK's module."""
     admission: Admission
@@ -65,13 +66,15 @@ class LiveTinkerStudent:
 
     @classmethod
     async def open(cls, run: RunContext, options: TinkerStudentOptions, service: TinkerService) -> "LiveTinkerStudent":
-        """Begin a session, and measure what the server makes of a loss. The model itself is made when it is needed.
+        """Begin a session; for a run that trains, measure what the server makes of a loss.
+
+        The model itself is made when it is needed.
 
         A checkpoint is only loaded into a model that has heard of nothing else, so none is made before that.
         """
         sdk = await start_in_thread(load_sdk, "tinker: import")
         connection = TrainerConnection(service, options, run.seed, run.notify_as("student 'tinker'"))
-        scale = await connection.measure()
+        scale = await connection.measure() if run.trains else None
         tokenizer = shared_tokenizer(run, options.tokenizer_source)
         most = options.concurrency.max
         admission = Admission(AimdWindow(most, most, loop_time))
@@ -87,7 +90,10 @@ class LiveTinkerStudent:
         Raises:
             BadStepError: if a number that would be sent is not finite; nothing is sent then.
             RunFailedError: if the step fails, or what comes back is not finite: the server has applied it by then.
+            RuntimeError: if it was opened for a run that does not train.
         """
+        if self.scale is None:
+            raise RuntimeError("student 'tinker' is trained, and was opened for a run that does not train")
         tokens = trained_tokens(batch)
         datums = as_datums(batch, tokens, self.scale, self.sdk)
         client, params = await self.connection.ensure(), adam_params(self.options, self.sdk)

@@ -1,13 +1,14 @@
 """The run's one connection to a Tinker server: what student and scorers share, closed after the last of them."""
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
 from distillkit.context import RunContext
-from distillkit.errors import RunFailedError
+from distillkit.errors import RunFailedError, is_interrupt
 from distillkit_builtin.remote.keys import Key
 from distillkit_builtin.tinker.options import TinkerOptions
 from distillkit_builtin.tinker.sdk import load_sdk, sdk_call
@@ -26,6 +27,8 @@ class TinkerService:
     key_variable: str
     facts: ServerFacts | None = None
     """From the first check on."""
+    ended_by: Callable[[], BaseException | None] = lambda: None
+    """What ended the run before its time, once it is closed."""
     _client: Any = None
     _key: Key | None = None
 
@@ -69,14 +72,19 @@ class TinkerService:
             )
 
     async def close(self) -> None:
-        """End the session and its heartbeats. A server that does not know how to end one drops it by itself."""
+        """End the session and its heartbeats, and say how the run ended: the session shows that to its owner.
+
+        A server that does not know how to end one drops it by itself.
+        """
         client, self._client = self._client, None
         if client is None:
             return
+        error = self.ended_by()
+        status = "success" if error is None else "interrupted" if is_interrupt(error) else "errored"
         session = getattr(client, "_session_holder", None)
         with contextlib.suppress(RunFailedError):
             if hasattr(client, "close"):
-                await sdk_call("ending the session", CLOSE_SECONDS, lambda: client.close("success"))
+                await sdk_call("ending the session", CLOSE_SECONDS, lambda: client.close(status))
             elif session is not None:  # 0.25 ends none; this stops the heartbeats
                 await sdk_call("ending the session", CLOSE_SECONDS, session.close)
 
@@ -84,4 +92,8 @@ class TinkerService:
 def shared_service(run: RunContext, options: TinkerOptions) -> TinkerService:
     """The run's one service at this address with this key."""
     key = ("tinker", options.root, options.api_key_env)
-    return run.share(key, lambda: TinkerService(options.root, options.api_key_env), TinkerService.close)
+
+    def make() -> TinkerService:
+        return TinkerService(options.root, options.api_key_env, ended_by=lambda: run.ended_by)
+
+    return run.share(key, make, TinkerService.close)

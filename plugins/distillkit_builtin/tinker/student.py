@@ -77,7 +77,7 @@ class TinkerStudent(TinkerStudentOptions, Student, Sampler):
         return {"importance_sampling": frozenset()}
 
     async def open(self, run: RunContext) -> None:
-        """Begin a session, and measure what the server divides gradients by."""
+        """Begin a session, and measure what the server divides gradients by, where the run trains."""
         from distillkit_builtin.tinker.live_student import LiveTinkerStudent
 
         if self._service is None:
@@ -85,14 +85,19 @@ class TinkerStudent(TinkerStudentOptions, Student, Sampler):
         self._live = await LiveTinkerStudent.open(run, self, self._service)
 
     def provenance(self) -> Mapping[str, JsonValue]:
-        """Model, server, SDK, the LoRA's size, and what the server divides gradients by."""
+        """Model, server, SDK, the LoRA's size, and what the server divides gradients by, where that was measured."""
         live = self._require_live()
-        return {
+        facts: dict[str, JsonValue] = {
             "model": self.model,
             "service": live.connection.service.root,
             "sdk": sdk_version(),
             "lora_rank": self.lora_rank,
             "lora_alpha": 32,
+        }
+        if live.scale is None:
+            return facts
+        return {
+            **facts,
             "gradients_divided_by_tokens": live.scale.by_tokens,
             "gradients_divided_by_sequences": live.scale.by_sequences,
             "gradients_measured": live.scale.measured,

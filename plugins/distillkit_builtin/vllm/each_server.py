@@ -3,6 +3,7 @@
 from distillkit.context import RunContext
 from distillkit.errors import InputError
 from distillkit_builtin.http.models import find_model, served_models
+from distillkit_builtin.pushed.adapter_push import AdapterPush
 from distillkit_builtin.remote.service_client import ServiceClient
 
 PAUSED_SECONDS = 5.0
@@ -29,3 +30,15 @@ async def require_served(client: ServiceClient, model: str, run: RunContext) -> 
                 f"prompt and completion take up to {longest} tokens, and {served.id} is served{where} with "
                 f"--max-model-len {served.max_model_len}; raise that, or lower sampling.max_completion_tokens"
             )
+
+
+async def require_same_base(client: ServiceClient, weight_push: AdapterPush) -> None:
+    """Raise RunFailedError if a server says that its base model has other weights than when the run started.
+
+    One without development endpoints does not say it, nor does anybody ask it whose answers never said it.
+    """
+    for root in weight_push.base_versions:
+        info = await client.get_once(root, "/weight_info", PAUSED_SECONDS)
+        version = info.value.get("weight_version") if info is not None and isinstance(info.value, dict) else None
+        if isinstance(version, str):
+            weight_push.sampled_it_all(root, frozenset({version}))

@@ -9,7 +9,7 @@ from distillkit_builtin.http.models import ServedModel, find_model, served_model
 from distillkit_builtin.http.options import more_logprobs
 from distillkit_builtin.pushed.sampler import PushedSampler
 from distillkit_builtin.remote.preflight_request import send_preflight_request
-from distillkit_builtin.vllm.options import VllmSamplerOptions
+from distillkit_builtin.vllm.options import LOWEST_TEMPERATURE, VllmSamplerOptions
 
 if TYPE_CHECKING:
     from distillkit_builtin.vllm.live_sampler import LiveVllmSampler
@@ -20,6 +20,7 @@ class VllmSampler(VllmSamplerOptions, PushedSampler):
 
     name: ClassVar[str] = "vllm"
     volatile: ClassVar[frozenset[str]] = frozenset(VllmSamplerOptions.model_fields)
+    lowest_temperature: ClassVar[float] = LOWEST_TEMPERATURE
 
     def find_served(self) -> tuple[ServedModel, str]:
         """What `/v1/models` says."""

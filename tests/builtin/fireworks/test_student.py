@@ -220,5 +220,7 @@ def test_its_run_is_evaluated_and_asked_again_and_what_it_cannot_write_is_said(
     assert "after step 1 (" in call("generate", "--rows", "1")
     message = call("export", "--merge", "merged", code=2)
     assert "student 'fireworks' (FireworksStudent) writes no weights as a whole model onto this machine" in message
+    assert "where the weights are that the run ended with, says" in message
+    assert "model/README.md" in "".join(message.split())
     assert not Path("merged").exists()
     assert nothing_is_left(service)

@@ -1,61 +1,23 @@
-"""New weights into running SGLang servers, also into those that lost them, and what answers say of theirs."""
+"""New weights into running SGLang servers, and what answers say of theirs, beside what is the same for every kind."""
 
 import asyncio
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from loopback.openai.wire import GENERATE, Serve, generate, post
 
 from builtin.http.serving import bodies, opened, score_requests, truth
-from builtin.sglang.pushes import LOAD, REPLACE, UNLOAD, sampler
+from builtin.sglang.pushes import REPLACE, UNLOAD, sampler
 from builtin.vllm.pushes import require_sampled_by, sample, with_weights, with_weights_on
 from distillkit.errors import InputError, RunFailedError
 from distillkit.records import Weights
-from distillkit.testing import make_context
 from distillkit_loopback.openai import faults
 from distillkit_loopback.transport.messages import Request
 
 # Adapters
-
-
-async def test_each_version_is_an_adapter_of_a_new_name_and_the_old_one_is_unloaded(
-    served: Serve, adapters: Sequence[Weights]
-) -> None:
-    server, names = served(), []
-    async with opened(sampler(server)) as plugin:
-        for weights in adapters:
-            await plugin.sync(weights)
-            require_sampled_by(await sample(plugin), with_weights(weights), weights.version)
-            assert list(server.catalogue.adapters.values()) == [str(weights.path)]
-            names += server.catalogue.adapters
-    assert not server.catalogue.adapters
-    assert [name.rpartition("-")[2] for name in names] == ["v0", "v1", "v2"]
-    assert {body["lora_path"] for body in bodies(server, GENERATE)} == {None, *names}
-    assert not any(body.get("cache_salt") for body in bodies(server, GENERATE))
-
-
-async def test_a_server_that_was_restarted_gets_the_adapter_again(served: Serve, adapters: Sequence[Weights]) -> None:
-    server = served()
-    async with opened(sampler(server)) as plugin:
-        for weights in adapters:
-            await plugin.sync(weights)
-            server.stop()
-            server.start()
-            require_sampled_by(await sample(plugin, 8), with_weights(weights), weights.version)
-    assert server.traffic.counts[LOAD] == 6  # once for all that were lost together
-
-
-async def test_a_load_whose_response_was_lost_is_not_an_error(served: Serve, adapters: Sequence[Weights]) -> None:
-    server = served()
-    async with opened(sampler(server)) as plugin:
-        server.faults.add(faults.ShortBody(), where=LOAD)
-        await plugin.sync(adapters[0])
-        require_sampled_by(await sample(plugin), with_weights(adapters[0]), 0)
-    assert server.traffic.counts[LOAD] == 2
 
 
 async def test_an_adapter_that_made_room_for_others_answers_as_itself(
@@ -69,28 +31,6 @@ async def test_an_adapter_that_made_room_for_others_answers_as_itself(
         assert post(server, UNLOAD, lora_name=name).json()["success"]
         require_sampled_by(await sample(plugin), with_weights(adapters[0]), 0)
         assert list(server.catalogue.adapters) == [name]
-
-
-async def test_an_adapter_that_is_gone_already_need_not_be_unloaded(served: Serve, adapters: Sequence[Weights]) -> None:
-    server, told = served(), []
-    async with opened(sampler(server), make_context(notify=told.append)) as plugin:
-        await plugin.sync(adapters[0])
-        server.stop()
-        server.start()
-        await plugin.sync(adapters[1])
-    assert told == []
-
-
-@pytest.mark.parametrize(("fault", "said"), [(faults.Status(404), "answered 404"), (faults.Status(400), "400")])
-async def test_a_server_without_runtime_adapters_says_how_to_start_it(
-    served: Serve, adapters: Sequence[Weights], fault: Any, said: str
-) -> None:
-    server = served()
-    async with opened(sampler(server, timeouts={"retry": 0.1})) as plugin:
-        server.faults.add(fault, where=LOAD, times=None)
-        with pytest.raises(RunFailedError, match=rf"version 0 \(.*\) could not be loaded at .*{said}.*") as caught:
-            await plugin.sync(adapters[0])
-    assert "start SGLang with --enable-lora --max-lora-rank N" in str(caught.value)
 
 
 async def test_a_server_that_does_not_see_our_disk_is_refused_with_what_to_do(served: Serve, tmp_path: Path) -> None:
@@ -131,19 +71,13 @@ async def test_a_base_model_that_another_run_left_is_refused_for_adapters_alone(
 # All weights
 
 
-async def test_all_weights_are_replaced_in_place_and_each_answer_names_them(
+async def test_all_weights_are_replaced_behind_what_is_computed_and_the_cache_is_flushed(
     served: Serve, models: Sequence[Weights]
 ) -> None:
     server = served()
     async with opened(sampler(server)) as plugin:
         for weights in models:
             await plugin.sync(weights)
-            require_sampled_by(await sample(plugin), with_weights_on(models[: weights.version + 1]), weights.version)
-            assert server.catalogue.weight_version.endswith(f"-v{weights.version}")
-    asked = bodies(server, GENERATE)
-    assert {body["lora_path"] for body in asked} == {None}
-    salts = [salt.rpartition("-")[2] for body in asked if (salt := body.get("cache_salt"))]
-    assert salts == ["v0"] * 4 + ["v1"] * 4 + ["v2"] * 4
     assert [
         (body["model_path"], body["flush_cache"], body["abort_all_requests"]) for body in bodies(server, REPLACE)
     ] == [(str(weights.path), True, False) for weights in models]
@@ -174,18 +108,6 @@ async def test_weights_are_replaced_only_once_nothing_is_computed(served: Serve,
     assert found["meta_info"]["weight_version"].endswith("-v0")
     logprobs = [logprob for logprob, _, _ in found["meta_info"]["output_token_logprobs"]]
     np.testing.assert_allclose(logprobs, truth(found["output_ids"], [5, 70], with_weights(models[0])), atol=1e-6)
-
-
-async def test_a_restarted_server_gets_all_weights_again_before_it_counts(
-    served: Serve, models: Sequence[Weights]
-) -> None:
-    server = served(delay=0.005)
-    async with opened(sampler(server)) as plugin:
-        await plugin.sync(models[0])
-        server.stop()
-        server.start()
-        require_sampled_by(await sample(plugin, 12), with_weights(models[0]), 0)
-    assert server.traffic.counts[REPLACE] == 2
 
 
 async def test_a_completion_of_two_versions_is_sampled_again(served: Serve, models: Sequence[Weights]) -> None:

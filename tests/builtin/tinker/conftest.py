@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from builtin.tinker.runs import STUDENT
+from builtin.tinker.scorers import fake  # noqa: F401
 
 if TYPE_CHECKING:
     from distillkit_loopback.tinker.service import TinkerService

@@ -93,7 +93,9 @@ def test_what_fails_at_the_server_ends_the_run_which_goes_on_as_if_it_had_not(
     with pytest.raises(RunFailedError, match=r"a GPU fell off"):
         distillkit.run(config)
     assert nothing_is_left(service)
+    assert [*service.finished.values()] == ["errored"]
     distillkit.run(config, resume=True)
+    assert [*service.finished.values()] == ["errored", "success"]
     require_same(tmp_path / "runs/troubled", calm)
 
 

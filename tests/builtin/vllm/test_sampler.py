@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,12 @@ from loopback.openai.wire import COMPLETIONS, Serve
 
 from builtin.http.serving import opened, score_requests, scorer, truth
 from builtin.vllm.pushes import sample, sampler, with_weights
+from distillkit import Registry, RunConfig
 from distillkit.errors import AlignmentError, InputError, PluginError
+from distillkit.preflight.prepared_run import prepare_run
 from distillkit.records import Failure, Weights
-from distillkit.testing import make_context, make_request
+from distillkit.testing import FakeStudent, make_context, make_request
+from distillkit_builtin.local.student import LocalStudent
 from distillkit_builtin.vllm.sampler import VllmSampler
 from distillkit_loopback.openai import faults
 from distillkit_loopback.openai.categorical import CategoricalModel
@@ -169,6 +172,22 @@ async def test_a_temperature_that_vllm_raises_without_a_word_ends_the_run(
             _ = [one async for one in plugin.sample(requests)]
 
 
+@pytest.mark.parametrize(("temperature", "fine"), [(0.005, False), (0.0, True), (0.01, True)])
+def test_a_config_with_such_a_temperature_is_refused_before_anything_is_sampled(
+    serve: Serve, fake_config: Callable[..., RunConfig], registry: Registry, temperature: float, fine: bool
+) -> None:
+    server = serve()
+    config = fake_config(student=FakeStudent(sampler=sampler(server)), sampling={"temperature": temperature})
+    if fine:
+        prepare_run(config, registry, print)
+    else:
+        with pytest.raises(
+            InputError, match=r"sampling\.temperature: 'vllm' does not sample at 0\.005; set it to 0, or"
+        ):
+            prepare_run(config, registry, print)
+    assert set(server.traffic.counts) == {"/v1/models"}
+
+
 async def test_a_teachers_server_by_another_address_is_found_by_what_it_calls_its_weights(
     serve: Serve, models: Sequence[Weights]
 ) -> None:
@@ -198,6 +217,8 @@ async def test_whole_weights_are_not_pushed_over_those_of_a_teacher(
         run = make_context()
         teacher, plugin = scorer(shared), sampler(one, shared)
         for each in (teacher, plugin):
+            each.declare(run)
+        for each in (teacher, plugin):
             each.check(run)
             await each.open(run)
         try:
@@ -211,3 +232,16 @@ async def test_whole_weights_are_not_pushed_over_those_of_a_teacher(
             await plugin.close()
             await teacher.close()
             await run.shared.release(run.user)
+
+
+@pytest.mark.parametrize(("lora_rank", "refused"), [(0, True), (8, False)])
+def test_check_refuses_to_push_all_weights_to_a_teachers_server(serve: Serve, lora_rank: int, refused: bool) -> None:
+    one, shared, run = serve(), serve(), make_context()
+    student, plugin, teacher = LocalStudent(model="m", lora_rank=lora_rank), sampler(one, shared), scorer(shared)
+    for each in (student, plugin, teacher):
+        each.declare(run)
+    if refused:
+        with pytest.raises(InputError, match=f"sampler 'vllm': {shared.url} also serves teacher 'teacher'"):
+            plugin.check(run)
+    else:
+        plugin.check(run)

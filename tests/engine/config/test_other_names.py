@@ -77,6 +77,26 @@ def test_a_student_without_an_option_is_not_sent_to_it() -> None:
     assert named_here(["student", "learning_rate"]) is None
 
 
+@pytest.mark.parametrize(
+    ("over", "message"),
+    [
+        ({"load_checkpoint_path": "x"}, "here it is student.adapter, but student 'tinker' has no adapter"),
+        ({"student": {"load_checkpoint_path": "x"}}, "student.adapter, but student 'tinker' has no adapter\n"),
+        ({"student": {"max_grad_norm": 1}}, "here it is student.grad_clip_norm\n"),
+        ({"trainer": {"warmup_ratio": 0.1}}, "student.warmup_steps, but student 'tinker' has no warmup_steps"),
+        ({"student": {"gradient_accumulation_steps": 2}}, ", but student 'tinker' has no micro_batch_tokens"),
+        ({"teachers": [{"model": "t", "lora_path": "x"}]}, "student.adapter, but student 'tinker' has no adapter"),
+        ({"lr": 1}, "lr: unknown key; here it is student.learning_rate\n"),
+    ],
+)
+def test_an_answer_fits_the_student_that_the_config_names(over: dict[str, Any], message: str) -> None:
+    values = {**MINE, **over, "student": {"name": "tinker", "model": "m", **over.get("student", {})}}
+    with pytest.raises(ConfigError) as error:
+        RunConfig(**values)
+    assert message in f"{error.value}\n"
+    assert "'local' has no" not in str(error.value)
+
+
 def test_a_section_that_holds_itself_ends() -> None:
     section: dict[str, Any] = {"nobody": 1}
     section |= {"a": section, "b": section}
