@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
@@ -31,11 +32,15 @@ class ShardedModel(nn.Module):
 
 
 def shard_model(model: PreTrainedModel) -> ShardedModel:
-    """The model in shards, a decoder layer at a time; its parameters are DTensors from now on."""
+    """The model in shards, a decoder layer at a time; its parameters are DTensors from now on.
+
+    They stay on the device where they are: left to itself FSDP2 takes the machine's GPU also for a run on the CPU.
+    """
+    mesh = init_device_mesh(model.device.type, (dist.get_world_size(),))
     for layer in [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]:
-        fully_shard(layer)
+        fully_shard(layer, mesh=mesh)
     sharded = ShardedModel(model)
-    fully_shard(sharded)
+    fully_shard(sharded, mesh=mesh)
     return sharded
 
 

@@ -31,7 +31,7 @@ RECORDED = (
 """Dense ones, windows, mixtures, states, prompts that may not be padded: one of each kind that is built otherwise."""
 REFUSED = {
     "mpt": "a step of it reads numbers of the device",  # how many tokens there are, in Python
-    "dbrx": r"a step of it reads numbers of the device \(nonzero\)",  # which experts tokens come to
+    "dbrx": "a step of it reads numbers of the device",  # which experts tokens come to
     "deepseek_v32": "a layer keeps what it has read in a DynamicIndexedLayer",
     "gpt_neo": "logits of steps of fixed shapes are .* of their norm away",  # a mask by the length of the keys
 }
