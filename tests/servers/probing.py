@@ -20,11 +20,19 @@ ROWS = str(TOP / "examples/routed_mopd/train.jsonl")
 
 
 def probe_config(
-    folder: Path, model: Path, sampler: Mapping[str, JsonValue], teacher: str, data: str = ROWS, tokens: int = 128
+    folder: Path,
+    model: Path,
+    sampler: Mapping[str, JsonValue],
+    teacher: str,
+    *,
+    served: str = "smol",
+    data: str = ROWS,
+    tokens: int = 128,
 ) -> Path:
     """A student that samples elsewhere, and a teacher of the same weights that reads more: an answered example.
 
-    Completions have up to so many `tokens`, of which some must end by themselves.
+    The teacher is at the address `teacher`, which serves it as `served`. Completions have up to so many `tokens`, and
+    some must end by themselves.
     """
     scorer = {"name": "http", "base_url": teacher}
     student = {"name": "local", "model": str(model), "dtype": "float32", "lora_rank": 8, "sampler": dict(sampler)}
@@ -32,7 +40,7 @@ def probe_config(
         "log_path": str(folder / "runs/{name}"),
         "data": data,
         "student": student,
-        "teachers": [{"model": "smol", "tokenizer_model": str(model), "scorer": scorer}],
+        "teachers": [{"model": served, "tokenizer_model": str(model), "scorer": scorer}],
         "router": "single",
         "sampling": {"max_completion_tokens": tokens},
     }

@@ -12,7 +12,8 @@ pytestmark = pytest.mark.servers
 
 @pytest.fixture
 def config(server: SGLangProcess, tiny: Path, tmp_path: Path, rows: str) -> Path:
-    return probe_config(tmp_path, tiny, {"name": "sglang", "base_url": server.root}, server.root, rows, tokens=256)
+    sampler = {"name": "sglang", "base_url": server.root}
+    return probe_config(tmp_path, tiny, sampler, server.root, served=server.name, data=rows, tokens=400)
 
 
 async def test_a_real_server_is_steady_and_samples_from_what_it_says(config: Path) -> None:

@@ -17,8 +17,9 @@ RATE = 3e-3
 def short(rows: str) -> list[str]:
     """The demo's sections, on rows for the tiny model."""
     return [
-        f"data={{path: '{rows}', eval_path: '{rows}'}}",
-        "train.prompt_groups_per_step=4",
+        f"data.path={rows}",
+        f"data.eval_path={rows}",
+        "data.max_eval_rows=128",
         "evaluators=[reverse_kl]",
         "student.dtype=float32",  # as the server computes, also on a CPU that is fast in bfloat16
         f"student.learning_rate={RATE}",
@@ -30,14 +31,16 @@ def test_student_and_teachers_on_one_server_learn(
     server: SGLangProcess, tiny: Path, tmp_path: Path, rows: str, loss: str
 ) -> None:
     sampler = f"student.sampler={{name: sglang, base_url: '{server.root}'}}"
-    over = [*short(rows), sampler, "sampling.max_completion_tokens=8", "train.max_steps=8"]
+    over = [*short(rows), sampler, "sampling.max_completion_tokens=16", "train.max_steps=16"]
+    over.append("train.prompt_groups_per_step=16")
     if loss == "divergence":
         over.append("loss={name: divergence, support: teacher_topk, k: 8}")
-    result = distillkit.run(demo(tiny, tmp_path, over, teachers=http_teachers(server.root, tiny, dialect="sglang")))
+    teachers = http_teachers(server.root, tiny, server.name, dialect="sglang")
+    result = distillkit.run(demo(tiny, tmp_path, over, teachers=teachers))
     mismatches = [row["rollout/logprob_mismatch"] for row in result.metrics if "rollout/logprob_mismatch" in row]
-    assert (result.steps, len(mismatches), result.summary["failed_completions"]) == (8, 8, 0)
+    assert (result.steps, len(mismatches), result.summary["failed_completions"]) == (16, 16, 0)
     assert max(mismatches) < FLOAT32  # each step's adapter is the one that samples
-    assert result.eval["after"]["reverse_kl"] < 0.85 * result.eval["before"]["reverse_kl"]
+    assert result.eval["after"]["reverse_kl"] < 0.75 * result.eval["before"]["reverse_kl"]
 
 
 @pytest.mark.parametrize("lora_rank", [8, 0], ids=["an adapter", "all weights"])
@@ -48,6 +51,7 @@ def test_a_server_that_is_killed_and_started_again_costs_nothing_but_time(
     sampler = {"name": "sglang", "base_url": server.root, "timeouts": {"retry": 500.0}}
     student = {"name": "local", "model": str(tiny), "lora_rank": lora_rank, "learning_rate": RATE, "sampler": sampler}
     over = [*short(rows), "sampling.max_completion_tokens=256", "train.max_steps=4"]
+    over.append("train.prompt_groups_per_step=4")
     try:
         require_lossless(server, lambda killer: demo(tiny, tmp_path, over, student=student, sinks=[killer]), 0.3)
     finally:

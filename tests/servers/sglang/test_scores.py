@@ -16,13 +16,15 @@ from transformers import AutoModelForCausalLM
 
 from distillkit.arrays import token_ids
 from distillkit.context import RunContext
-from distillkit.records import Rollout, Weights
-from distillkit.testing import make_context
-from distillkit.types import SampleKey, SampleRequest, SamplingParams
+from distillkit.records import Rollout, ScoreRequest, Weights
+from distillkit.testing import make_context, make_rollout
+from distillkit.types import SampleKey, SampleRequest, SamplingParams, Teacher
 from distillkit_builtin.http.dialects.dialect import ScoreQuery
 from distillkit_builtin.http.dialects.sglang import SGLang
+from distillkit_builtin.http.scorer import HttpScorer
+from distillkit_builtin.local.scorer import LocalScorer
 from distillkit_builtin.sglang.sampler import SGLangSampler
-from servers.scoring import FLOAT32
+from servers.scoring import FLOAT32, scores
 from servers.sglang.sglang_process import SGLangProcess
 
 pytestmark = pytest.mark.servers
@@ -132,3 +134,18 @@ def test_the_prefix_cache_is_read_where_a_response_is_scored(server: SGLangProce
         whole = {**SGLang().payload(query), "logprob_start_len": 0}
         assert client.post("/generate", json=whole).json()["meta_info"]["cached_tokens"] == 0
     print("\ncached tokens, seconds:", [(cached, round(seconds, 3)) for cached, seconds in found])
+
+
+@pytest.mark.parametrize("topk", [0, 3])
+async def test_the_vocabularys_last_id_is_scored_as_any_other(server: SGLangProcess, tiny: Path, topk: int) -> None:
+    """SGLang names it 0."""
+    answers = ([VOCABULARY - 1], [50, VOCABULARY - 1, 0, 60, VOCABULARY - 1])
+    requests = [
+        ScoreRequest(make_rollout(answer, sample=i), "tiny", token_ids(PROMPT), topk=topk)
+        for i, answer in enumerate(answers)
+    ]
+    remote = HttpScorer(base_url=server.root).bind(Teacher("tiny", server.name, tokenizer_model=str(tiny)))
+    local = LocalScorer(device="cpu", dtype="float32").bind(Teacher("tiny", str(tiny)))
+    for mine, other in zip(await scores(local, requests), await scores(remote, requests), strict=True):
+        assert other.ids_proved
+        np.testing.assert_allclose(other.logprobs, mine.logprobs, atol=FLOAT32)
