@@ -140,7 +140,9 @@ def _given_ids(entries: Sequence[Entry], completion: Completion, ids: Sequence[i
         dict(zip(*row, strict=True))
         for row in zip(scored.topk_ids.tolist(), scored.topk_logprobs.tolist(), strict=True)
     ]
-    return [None, *([[row[index], index, None] for index in ids] for row in rows)]
+    found: list[JsonValue] = [None]
+    found.extend([[row[index], index, None] for index in ids] for row in rows)
+    return found
 
 
 def _finish_reason(completion: Completion, params: SamplingFields, matched: str | int | None) -> JsonValue:
