@@ -82,6 +82,7 @@ def write_model(
     seed: int = 0,
     spread: float = 0.3,
     context: int = 512,
+    intermediate: int = SMALL["intermediate_size"],
     eos: str = "<|im_end|>",
 ) -> str:
     """A model with weights of standard deviation `spread`, so that its distributions are far from uniform.
@@ -91,7 +92,7 @@ def write_model(
     """
     torch.manual_seed(seed)
     config = copy.deepcopy(FAMILIES[family])
-    config.max_position_embeddings = context
+    config.max_position_embeddings, config.intermediate_size = context, intermediate
     config.eos_token_id = config.pad_token_id = SPECIAL.index(eos)
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():

@@ -26,11 +26,11 @@ def demo(model: Path, tmp_path: Path, over: Sequence[str], **sections: Any) -> R
     return resolved
 
 
-def http_teachers(url: str, model: Path, **options: Any) -> list[dict[str, Any]]:
-    """The demo's two teachers, behind one server; `options` are those of scorer `http`."""
+def http_teachers(url: str, model: Path, served: str = "smol", **options: Any) -> list[dict[str, Any]]:
+    """The demo's two teachers, behind one server of `model` as `served`; `options` are those of scorer `http`."""
     return [
         {
-            "model": "smol",
+            "model": served,
             "route_value": route,
             "teacher_messages_key": key,
             "tokenizer_model": str(model),

@@ -15,21 +15,22 @@ from servers.server_process import ServerProcess
 
 
 class Killer(Sink):
-    """Kills a server in the middle of the third step, and starts it again."""
+    """Kills a server in the middle of the third step, `seconds` after the second, and starts it again."""
 
     name: ClassVar[str] = "killer"
+    seconds: float = 1.0
     _server: ServerProcess | None = PrivateAttr(None)
     _thread: threading.Thread | None = PrivateAttr(None)
 
     @classmethod
-    def of(cls, server: ServerProcess) -> "Killer":
-        killer = cls()
+    def of(cls, server: ServerProcess, seconds: float) -> "Killer":
+        killer = cls(seconds=seconds)
         killer._server = server
         return killer
 
     def emit(self, event: Event) -> None:
         if isinstance(event, StepFinished) and event.step == 2:
-            self._thread = threading.Timer(1.0, self._kill)
+            self._thread = threading.Timer(self.seconds, self._kill)
             self._thread.start()
 
     def _kill(self) -> None:
@@ -43,9 +44,12 @@ class Killer(Sink):
         self._thread.join()
 
 
-def require_lossless(server: ServerProcess, config: Callable[[Sink], RunConfig]) -> None:
-    """A run of four steps, whose `server` is killed in the third and started again, costs nothing but time."""
-    killer = Killer.of(server)
+def require_lossless(server: ServerProcess, config: Callable[[Sink], RunConfig], seconds: float = 1.0) -> None:
+    """A run of four steps, whose `server` is killed in the third and started again, costs nothing but time.
+
+    It is killed so many `seconds` after the second step, while it samples for the third.
+    """
+    killer = Killer.of(server, seconds)
     result = distillkit.run(config(killer))
     killer.join()
     ledger = read_jsonl(result.run_dir / "ledger.jsonl")

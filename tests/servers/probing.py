@@ -16,18 +16,33 @@ from distillkit.probe.without_run import probed
 from servers.scoring import FLOAT32
 from servers.server_process import TOP
 
+ROWS = str(TOP / "examples/routed_mopd/train.jsonl")
 
-def probe_config(folder: Path, model: Path, sampler: Mapping[str, JsonValue], teacher: str) -> Path:
-    """A student that samples elsewhere, and a teacher of the same weights that reads an answered example first."""
+
+def probe_config(
+    folder: Path,
+    model: Path,
+    sampler: Mapping[str, JsonValue],
+    teacher: str,
+    *,
+    served: str = "smol",
+    data: str = ROWS,
+    tokens: int = 128,
+) -> Path:
+    """A student that samples elsewhere, and a teacher of the same weights that reads more: an answered example.
+
+    The teacher is at the address `teacher`, which serves it as `served`. Completions have up to so many `tokens`, and
+    some must end by themselves.
+    """
     scorer = {"name": "http", "base_url": teacher}
     student = {"name": "local", "model": str(model), "dtype": "float32", "lora_rank": 8, "sampler": dict(sampler)}
     values = {
         "log_path": str(folder / "runs/{name}"),
-        "data": str(TOP / "examples/routed_mopd/train.jsonl"),
+        "data": data,
         "student": student,
-        "teachers": [{"model": "smol", "tokenizer_model": str(model), "scorer": scorer}],
+        "teachers": [{"model": served, "tokenizer_model": str(model), "scorer": scorer}],
         "router": "single",
-        "sampling": {"max_completion_tokens": 128},
+        "sampling": {"max_completion_tokens": tokens},
     }
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")

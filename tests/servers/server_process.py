@@ -7,7 +7,7 @@ import subprocess
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
@@ -74,9 +74,10 @@ class ServerProcess(ABC):
         raise RuntimeError(f"{type(self).__name__} did not start:\n{self.log.read_text(errors='replace')[-4000:]}")
 
     def kill(self) -> None:
-        """End it and its workers as the out-of-memory killer would."""
+        """End it and its workers as the out-of-memory killer would; it may have died before."""
         if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
             self.process = None
 

@@ -5,6 +5,9 @@ always null, also where something stands before it: to have the logprob of token
 default, the response holds nothing about the input. (SGLang's scheduler and `SchedulerLogprobResultProcessor`; before
 2026 a start of -1 meant the last input token, with its null.)
 
+Among the input's ids the vocabulary's last is named 0, with the right logprob. `token_ids_logprob` names given ids at
+each position of the input (of the output, it is not computed here).
+
 The output's logprobs are those at the sampling temperature where the engine is `processed`, as SGLang's are unless it
 was started with `SGLANG_RETURN_ORIGINAL_LOGPROB=1`. Left out: without `--enable-deterministic-inference` SGLang ignores
 seeds; here they count.
@@ -118,11 +121,28 @@ def _body(completion: Completion, params: SamplingFields, body: GenerateBody, mo
         requested = completion.prompt[body.logprob_start_len :] if completion.prompt else ()
         # The scheduler puts a null before what it computed, whatever stands in front of the first token.
         entries = [Entry(requested[0].token_id, None), *requested[1:]] if requested else []
-        meta |= _logprobs("input", entries, completion, body, show) | _logprobs(
+        last = model.vocabulary - 1
+        named = [replace(entry, token_id=0) if entry.token_id == last else entry for entry in entries]
+        meta |= _logprobs("input", named, completion, body, show) | _logprobs(
             "output", completion.sampled or (), completion, body, show
         )
+        if entries and body.token_ids_logprob:
+            meta["input_token_ids_logprobs"] = _given_ids(entries, completion, body.token_ids_logprob, model)
     whole: dict[str, JsonValue] = {"text": text, "meta_info": meta}
     return {**whole, "output_ids": [*completion.sampled_ids]} if completion.names_ids else whole
+
+
+def _given_ids(entries: Sequence[Entry], completion: Completion, ids: Sequence[int], model: Model) -> list[JsonValue]:
+    """`[[logprob, id, null], ...]` a token, of the given `ids`; null where the token's own logprob is null."""
+    start = len(completion.prompt_ids) - len(entries) + 1
+    scored = model.score(completion.prompt_ids, start, model.vocabulary)
+    rows = [
+        dict(zip(*row, strict=True))
+        for row in zip(scored.topk_ids.tolist(), scored.topk_logprobs.tolist(), strict=True)
+    ]
+    found: list[JsonValue] = [None]
+    found.extend([[row[index], index, None] for index in ids] for row in rows)
+    return found
 
 
 def _finish_reason(completion: Completion, params: SamplingFields, matched: str | int | None) -> JsonValue:

@@ -41,7 +41,7 @@ class GenerateBody(Body):
     """`POST /generate`: the fields of SGLang's GenerateReqInput that are of any use for text."""
 
     uncomputed: ClassVar[tuple[str, ...]] = (
-        *("input_embeds", "image_data", "video_data", "audio_data", "stream", "token_ids_logprob", "watermark"),
+        *("input_embeds", "image_data", "video_data", "audio_data", "stream", "watermark"),
         *("custom_logit_processor", "session_params", "max_thinking_tokens", "require_reasoning"),
         *("positional_embed_overrides", "token_indices_to_pool", "multi_item_delimiter_indices"),
         *("return_sampling_mask", "return_flat_raw_top_logprobs", "return_flat_raw_output_top_logprobs"),
@@ -64,7 +64,7 @@ class GenerateBody(Body):
     image_data: JsonValue = None
     video_data: JsonValue = None
     audio_data: JsonValue = None
-    token_ids_logprob: JsonValue = None
+    token_ids_logprob: tuple[int, ...] | None = None
     watermark: JsonValue = None
     custom_logit_processor: str | None = None
     session_params: JsonValue = None

@@ -1,6 +1,7 @@
 """Requests to a served model, and their results as rollouts and scores: what `http` and `vllm` do in the same way."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 
 from pydantic import JsonValue
 
@@ -8,6 +9,7 @@ from distillkit.arrays import Array
 from distillkit.records import Failure, Rollout, Score, ScoreRequest
 from distillkit.types import SampleRequest
 from distillkit_builtin.http.dialects.dialect import Dialect, ScoreQuery, TokenLogprobs, parse_scores
+from distillkit_builtin.http.dialects.sglang import SGLang, hidden_id
 from distillkit_builtin.http.sampled import CompletionForm
 from distillkit_builtin.remote.results import Result
 
@@ -29,7 +31,20 @@ async def sample_completion(
 async def score_tokens(
     send: Send, request: ScoreRequest, dialect: Dialect, query: ScoreQuery, who: str
 ) -> TokenLogprobs | Failure:
-    """The logprobs of the query's response. Raises AlignmentError naming `who`, whose server gave something else."""
+    """The logprobs of the query's response. Raises AlignmentError naming `who`, whose server gave something else.
+
+    An id that SGLang does not name is asked for once more, by itself.
+    """
+    scored = await _scored(send, request, dialect, query, who)
+    hidden = hidden_id(scored, query) if isinstance(dialect, SGLang) and isinstance(scored, TokenLogprobs) else None
+    if hidden is None:
+        return scored
+    return await _scored(send, request, dialect, replace(query, named=hidden), who)
+
+
+async def _scored(
+    send: Send, request: ScoreRequest, dialect: Dialect, query: ScoreQuery, who: str
+) -> TokenLogprobs | Failure:
     outcome = await send(request, dialect.path, dialect.payload(query))
     if isinstance(outcome, Failure):
         return outcome

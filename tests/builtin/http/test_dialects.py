@@ -217,6 +217,45 @@ def test_sglang_may_leave_out_the_entry_before_the_response() -> None:
         SGLang().parse({"meta_info": {}}, question)
 
 
+@pytest.mark.parametrize("topk", [0, 3])
+async def test_the_vocabularys_last_id_which_sglang_names_0_is_asked_for_by_itself(serve: Serve, topk: int) -> None:
+    server = serve(flavor=Flavor("sglang"))
+    last = CategoricalModel().vocabulary - 1
+    async with opened(scorer(server, dialect="sglang"), needing(topk=topk)) as plugin:
+        asked = len(bodies(server, "/generate"))
+        for ids in ([80, last, 0, last, 84], [last], [0], [80, 258, 84]):
+            (score,) = await outcomes(plugin, score_requests(ids=ids, topk=topk))
+            assert score.ids_proved
+            np.testing.assert_array_equal(score.logprobs, truth(ids))
+        named = [body["token_ids_logprob"] for body in bodies(server, "/generate")[asked:]]
+    assert named == [None, [last], None, [last], None, None, [last]]
+
+
+async def test_an_id_that_is_named_0_and_is_not_the_last_is_refused(serve: Serve) -> None:
+    server = serve(flavor=Flavor("sglang"))
+    async with opened(scorer(server, dialect="sglang")) as plugin:
+        server.faults.add(faults.WrongId(at=-2), times=None, where="/generate")  # 258 instead of 257, which is named 0
+        with pytest.raises(AlignmentError, match="token 0 is id 0, not the sampled 257"):
+            await outcomes(plugin, score_requests(ids=[257, 258]))
+
+
+def test_the_logprob_of_an_id_that_sglang_does_not_name_is_its_own() -> None:
+    question = ScoreQuery("m", token_ids([1, 2]), token_ids([9, 4]), named=9)
+    assert SGLang().payload(question)["token_ids_logprob"] == [9]
+    scores = [[None, 2, None], [-1.0, 0, None], [-2.0, 4, None]]
+
+    def meta(*given: Any) -> Any:
+        return {"meta_info": {"input_token_logprobs": scores, "input_token_ids_logprobs": [None, *given]}}
+
+    scored = SGLang().parse(meta([[-3.0, 9, None]], [[-4.0, 9, None]]), question)
+    assert (scored.ids.tolist(), scored.logprobs.tolist()) == ([9, 4], [-3.0, -2.0])
+    for given in ([[[-3.0, 0, None]], []], [None, []]):
+        with pytest.raises(AlignmentError, match="no logprob of id 9 for token 0"):
+            SGLang().parse(meta(*given), question)
+    with pytest.raises(AlignmentError, match="1 input_token_ids_logprobs for 2"):
+        SGLang().parse(meta(), question)
+
+
 async def test_the_prompt_is_sent_as_ids_to_the_completions_endpoint(serve: Serve) -> None:
     server = serve()
     async with opened(scorer(server, dialect="prompt_logprobs")) as plugin:

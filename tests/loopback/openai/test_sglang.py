@@ -33,6 +33,18 @@ def test_sglang_has_an_entry_a_token_and_a_null_for_the_first(serve: Serve, star
     assert (meta["prompt_tokens"], meta["completion_tokens"], meta["output_token_logprobs"]) == (5, 0, [])
 
 
+def test_sglang_names_the_vocabularys_last_id_0_unless_it_is_asked_for_by_itself(serve: Serve) -> None:
+    model, prompt = CategoricalModel(), [5, 258, 70, 258]
+    body: Any = {"input_ids": prompt, "logprob_start_len": 0, "token_ids_logprob": [258, 3]}
+    meta = generate(serve(flavor=Flavor("sglang")), **body)["meta_info"]
+    told = meta["input_token_logprobs"]
+    assert [index for _, index, _ in told] == [5, 0, 70, 0]
+    np.testing.assert_array_equal([logprob for logprob, *_ in told[1:]], expected(prompt, model))
+    rows = [model.distribution(before) for before in prompt[:-1]]
+    given = [[[row[258], 258, None], [row[3], 3, None]] for row in rows]
+    assert meta["input_token_ids_logprobs"] == [None, *given]
+
+
 def test_sglang_says_nothing_about_the_input_unless_it_is_requested(serve: Serve) -> None:
     answer = generate(serve(flavor=Flavor("sglang")), 3, input_ids=PROMPT, top_logprobs_num=2)
     meta = answer["meta_info"]

@@ -11,8 +11,9 @@ pytestmark = pytest.mark.servers
 
 
 @pytest.fixture
-def config(server: SGLangProcess, model: Path, tmp_path: Path) -> Path:
-    return probe_config(tmp_path, model, {"name": "sglang", "base_url": server.root}, server.root)
+def config(server: SGLangProcess, tiny: Path, tmp_path: Path, rows: str) -> Path:
+    sampler = {"name": "sglang", "base_url": server.root}
+    return probe_config(tmp_path, tiny, sampler, server.root, served=server.name, data=rows, tokens=400)
 
 
 async def test_a_real_server_is_steady_and_samples_from_what_it_says(config: Path) -> None:

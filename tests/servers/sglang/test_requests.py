@@ -1,19 +1,14 @@
 """The fields of requests against SGLang's source, and what a real server fills in where one is left out."""
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from distillkit.errors import InputError
-from distillkit.testing import make_context
 from distillkit_builtin.http.sglang_completions import SGLangCompletions
 from distillkit_builtin.remote.generate_fields import GENERATE, GENERATE_BODY, GENERATE_BODY_UNSENT, GENERATE_UNSENT
-from distillkit_builtin.sglang.sampler import SGLangSampler
 from distillkit_loopback.openai.sglang_bodies import GenerateBody, GenerateParams
 from servers.sampling import measured
-from servers.server_process import running
 from servers.sglang.sglang_process import SGLangProcess
 from servers.source_fields import fields_of
 
@@ -53,13 +48,3 @@ async def test_what_a_server_prefers_changes_no_completion(server: SGLangProcess
     without = await asyncio.to_thread(measured, server, SGLangCompletions(), left_out)
     assert named.untouched, named.finding
     assert not without.untouched, "this SGLang fills in nothing: the test shows nothing any more"
-
-
-async def test_a_server_that_was_not_told_to_report_raw_logprobs_is_refused(model: Path, tmp_path: Path) -> None:
-    server = SGLangProcess(model, tmp_path / "tempered.log", raw=False)
-    with running(server):
-        sampler = SGLangSampler(base_url=server.root)
-        run = make_context()
-        sampler.check(run)
-        with pytest.raises(InputError, match=r"differ by \d+\.\d\d nats .* SGLANG_RETURN_ORIGINAL_LOGPROB=1"):
-            await sampler.open(run)

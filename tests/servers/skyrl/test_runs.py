@@ -1,6 +1,5 @@
 """Runs on a real Tinker server learn; killed and resumed, with either SDK, they end as one that was not killed."""
 
-import json
 import os
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import read_jsonl
 
+from servers.short_rows import write_short_rows
 from servers.skyrl.skyrl_process import SkyrlProcess
 from servers.skyrl.tinker_runs import config_on, ended, kill_behind_checkpoint, read_json, start
 
@@ -19,13 +19,7 @@ SAME = ("train/loss", "train/grad_norm", "train/reverse_kl")
 
 @pytest.fixture
 def rows(tmp_path: Path) -> str:
-    """Short prompts for a model that reads a token a byte; the teacher reads a word more."""
-    path = tmp_path / "train.jsonl"
-    with path.open("w", encoding="utf-8") as file:
-        for index in range(4 * STEPS):
-            asked, hinted = ([{"role": "user", "content": f"{text} {index}"}] for text in ("why", "why, then,"))
-            file.write(json.dumps({"messages": asked, "teacher_messages": hinted}) + "\n")
-    return str(path)
+    return write_short_rows(tmp_path / "train.jsonl", 4 * STEPS)
 
 
 @pytest.fixture

@@ -42,6 +42,8 @@ class ScoreQuery:
     """How many top-k tokens to return at each position besides; 0: none."""
     at_ids: IntArray | None = None
     """[R, K] ids whose logprobs to return at each position besides, -1 for none; None: no array of them."""
+    named: int | None = None
+    """An id of the response that the answer is to name with its logprob at each position; see `SGLang`."""
     adapter: bool = False
     """Whether `model` is an adapter, for servers that are told so."""
     cache_salt: str | None = None
