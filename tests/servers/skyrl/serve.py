@@ -18,7 +18,7 @@ import typing_extensions
 ALIGNMENT = "PROMPT_LOGPROBS"
 """`n`: N prompt logprobs of which the first is None, as hosted Tinker answers; `n-1`: as the JAX backend does."""
 LENGTHS = "PADDED_LENGTHS"
-"""Of ids, to which the engine pads, with commas between."""
+"""Of ids, to which the engine pads, with commas between; longer ones to SkyRL's own lengths."""
 STEPS = 32
 """Completions are sampled in a multiple of so many steps."""
 STOPS = 4
@@ -32,7 +32,7 @@ def run_engine(arguments: list[str]) -> None:
 
     if os.environ.get(ALIGNMENT) == "n":
         give_n_prompt_logprobs(backend)
-    pad_to_few_shapes(backend, [int(length) for length in os.environ[LENGTHS].split(",")])
+    pad_to_few_shapes(backend, [int(length) for length in os.environ[LENGTHS].split(",") if length])
     batch_one_kind(engine)
     sys.argv = ["skyrl.tinker.engine", *arguments]
     engine.main()
@@ -121,7 +121,7 @@ def run_api(arguments: list[str]) -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8123)
     parser.add_argument("--prompt-logprobs", choices=["n", "n-1"], default="n-1")
-    parser.add_argument("--lengths", default="192")
+    parser.add_argument("--lengths", default="")
     options = parser.parse_args(arguments)
     os.environ |= {ALIGNMENT: options.prompt_logprobs, LENGTHS: options.lengths}
     known = {name: value for name, value in vars(options).items() if name in EngineConfig.model_fields}

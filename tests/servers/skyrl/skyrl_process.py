@@ -14,7 +14,7 @@ PYTHON = python_of("skyrl")
 COMPILED = PYTHON.parents[1] / "jax-cache"
 """XLA compiles each shape once, which takes seconds, or a minute; it stays with the environment."""
 
-QUICK_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+QUICK_TO_COMPILE = "--xla_llvm_disable_expensive_passes=true"
 
 
 @dataclass
