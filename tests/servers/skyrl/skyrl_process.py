@@ -14,7 +14,7 @@ PYTHON = python_of("skyrl")
 COMPILED = PYTHON.parents[1] / "jax-cache"
 """XLA compiles each shape once, which takes seconds, or a minute; it stays with the environment."""
 
-QUICK_TO_COMPILE = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+QUICK_TO_COMPILE = "--xla_llvm_disable_expensive_passes=true"
 
 
 @dataclass
@@ -22,6 +22,8 @@ class SkyrlProcess(ServerProcess):
     """`model` served under its path; what it keeps lies in `log`'s folder, and outlives a kill."""
 
     prompt_logprobs: str = "n-1"
+    lengths: tuple[int, ...] = (192, 640)
+    """What the engine pads ids to: each is compiled once for sampling, for scoring and for training, if it is used."""
 
     python: ClassVar[Path] = PYTHON
     health: ClassVar[str] = "/api/v1/healthz"
@@ -29,7 +31,7 @@ class SkyrlProcess(ServerProcess):
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": QUICK_TO_COMPILE,
         "JAX_COMPILATION_CACHE_DIR": str(COMPILED),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
@@ -43,6 +45,7 @@ class SkyrlProcess(ServerProcess):
         folder = self.log.parent
         served = [self.python, SERVE, "--base-model", self.model, "--backend", "jax"]
         limits = ["--backend-config", json.dumps(LIMITS), "--prompt-logprobs", self.prompt_logprobs]
+        shapes = ["--lengths", ",".join(map(str, self.lengths))]
         kept = ["--checkpoints-base", folder / "checkpoints", "--database-url", f"sqlite:///{folder}/tinker.db"]
         sessions = ["--session-timeout-sec", "60", "--session-cleanup-interval-sec", "10"]
-        return [*served, *limits, *kept, *sessions, "--host", "127.0.0.1", "--port", str(self.port)]
+        return [*served, *limits, *shapes, *kept, *sessions, "--host", "127.0.0.1", "--port", str(self.port)]

@@ -20,7 +20,7 @@ SHORT = {
 
 @pytest.fixture(scope="module")
 def smol_server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SkyrlProcess]:
-    server = SkyrlProcess(model, tmp_path_factory.mktemp("skyrl-smol") / "skyrl.log")
+    server = SkyrlProcess(model, tmp_path_factory.mktemp("skyrl-smol") / "skyrl.log", lengths=(96, 192))
     with running(server):
         yield server
 
