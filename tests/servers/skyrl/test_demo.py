@@ -12,9 +12,9 @@ from servers.skyrl.tinker_runs import config_on, ended, kill_behind_checkpoint, 
 
 pytestmark = [pytest.mark.servers, pytest.mark.demo]
 SHORT = {
-    "data": {"max_eval_rows": 8},
+    "data": {"max_eval_rows": 16},
     "sampling": {"max_completion_tokens": 32},
-    "train": {"prompt_groups_per_step": 4, "max_steps": 4, "save_every": 1},
+    "train": {"prompt_groups_per_step": 8, "max_steps": 4, "save_every": 1},
 }
 
 
