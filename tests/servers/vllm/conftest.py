@@ -1,8 +1,8 @@
-"""Real vLLM servers, which tests share: three of a tiny model, and one of the demo's model, for what is held against it.
+"""Real vLLM servers, which tests share: three of a tiny model, and one of the demo's model, where that adds something.
 
-A server takes half a minute of a core to start, all of it imports; each but the first two starts when it is asked for. Teachers'
-are without adapters, since vLLM 0.32 dies of prompt logprobs beside them. The one without a prefix cache has no token
-interface either.
+A server takes half a minute of a core to start, nearly all of it imports; each but the first two starts when a test
+asks for it. Teachers' are without adapters, since vLLM 0.32 dies of prompt logprobs beside them. The one without a
+prefix cache has no token interface either.
 """
 
 import json
