@@ -83,6 +83,7 @@ def write_model(
     spread: float = 0.3,
     context: int = 512,
     intermediate: int = SMALL["intermediate_size"],
+    head_dim: int | None = None,
     eos: str = "<|im_end|>",
 ) -> str:
     """A model with weights of standard deviation `spread`, so that its distributions are far from uniform.
@@ -93,6 +94,8 @@ def write_model(
     torch.manual_seed(seed)
     config = copy.deepcopy(FAMILIES[family])
     config.max_position_embeddings, config.intermediate_size = context, intermediate
+    if head_dim is not None:
+        config.head_dim = head_dim
     config.eos_token_id = config.pad_token_id = SPECIAL.index(eos)
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():

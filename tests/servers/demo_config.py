@@ -8,14 +8,6 @@ from distillkit import RunConfig
 from distillkit.config.load import load_config
 from servers.server_process import TOP
 
-SHORT = [
-    "data.max_eval_rows=8",
-    "sampling.max_completion_tokens=24",
-    "train.prompt_groups_per_step=4",
-    "evaluators=[reverse_kl]",
-    "student.dtype=float32",  # as the server computes, also on a CPU that is fast in bfloat16
-]
-
 
 def demo(model: Path, tmp_path: Path, over: Sequence[str], **sections: Any) -> RunConfig:
     """The demo's config with the demo's model, and other plugins where they are named."""

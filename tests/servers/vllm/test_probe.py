@@ -11,8 +11,9 @@ pytestmark = pytest.mark.servers
 
 
 @pytest.fixture
-def config(cached_or_not: VllmProcess, student_server: VllmProcess, model: Path, tmp_path: Path) -> Path:
-    return probe_config(tmp_path, model, {"name": "vllm", "base_url": student_server.url}, cached_or_not.url)
+def config(cached_or_not: VllmProcess, student_server: VllmProcess, tiny: Path, tmp_path: Path, rows: str) -> Path:
+    sampler = {"name": "vllm", "base_url": student_server.url}
+    return probe_config(tmp_path, tiny, sampler, cached_or_not.url, data=rows, tokens=400)
 
 
 async def test_a_real_server_is_steady_and_samples_from_what_it_says(

@@ -62,13 +62,13 @@ async def test_what_a_model_directory_says_of_sampling_changes_no_completion(cac
     await sampler.close()
 
 
-async def test_nor_one_of_the_token_interface(teacher_server: VllmProcess, model: Path) -> None:
+async def test_nor_one_of_the_token_interface(teacher_server: VllmProcess, tiny: Path) -> None:
     """It takes nothing from that file; a field that says the same is heard, so the measurement would find it."""
 
     def said(body: dict[str, Any]) -> dict[str, Any]:
         return {**body, "sampling_params": {**body["sampling_params"], **GENERATION_CONFIG}}
 
-    form = TokenCompletions(HFTokenizer.load(str(model)))
+    form = TokenCompletions(HFTokenizer.load(str(tiny)))
     named = await asyncio.to_thread(measured, teacher_server, form)
     greedy = await asyncio.to_thread(measured, teacher_server, form, said)
     assert named.untouched, named.finding

@@ -1,68 +1,92 @@
-"""Runs with teachers, and with a sampler, on a real vLLM server."""
+"""Runs with teachers, and with a sampler, on real vLLM servers of the tiny model."""
 
+import json
 from pathlib import Path
 
 import pytest
 
 import distillkit
-from servers.demo_config import SHORT, demo, http_teachers
+from servers.demo_config import demo, http_teachers
 from servers.killer import require_lossless
 from servers.scoring import FLOAT32
-from servers.server_process import TOP
 from servers.vllm.vllm_process import VllmProcess
 
 pytestmark = pytest.mark.servers
+RATE = 3e-3
+LIKELIER = r"[\r\x1c\x1d*vUuF27<\x06]"
+"""What a teacher's completions have more often than the untrained student's: 12 of the tiny model's bytes."""
+
+
+def short(rows: str, steps: int) -> list[str]:
+    """The demo's sections, on rows for the tiny model."""
+    return [
+        f"data.path={rows}",
+        f"data.eval_path={rows}",
+        "data.max_eval_rows=128",
+        "evaluators=[reverse_kl]",
+        "student.dtype=float32",  # as the server computes, also on a CPU that is fast in bfloat16
+        f"student.learning_rate={RATE}",
+        "sampling.max_completion_tokens=16",
+        "train.prompt_groups_per_step=16",
+        f"train.max_steps={steps}",
+    ]
 
 
 def test_the_demo_with_both_teachers_over_http_reaches_its_target(
-    teacher_server: VllmProcess, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    teacher_server: VllmProcess, tiny: Path, tmp_path: Path, rows: str
 ) -> None:
-    monkeypatch.chdir(TOP)
-    result = distillkit.run(demo(model, tmp_path, [], teachers=http_teachers(teacher_server.url, model)))
+    over = [*short(rows, 32), "train.prompt_groups_per_step=8", "data.max_eval_rows=256"]
+    pattern = {"name": "pattern", "patterns": {"short": LIKELIER}, "finished_only": False}
+    over.append(f"evaluators=[reverse_kl, {json.dumps(pattern)}]")
+    result = distillkit.run(demo(tiny, tmp_path, over, teachers=http_teachers(teacher_server.url, tiny)))
     before, after = result.eval["before"], result.eval["after"]
     assert after["reverse_kl"] < 0.6 * before["reverse_kl"]
-    assert after["routes"]["short"]["pattern_rate"] > before["routes"]["short"]["pattern_rate"] + 0.3
-    assert "teacher_rate" in after["routes"]["short"]
-    assert (result.summary["failed_completions"], result.steps) == (0, 15)
+    was, is_now = (found["routes"]["short"]["pattern_rate"] for found in (before, after))
+    assert is_now > was + 0.05
+    assert after["routes"]["short"]["teacher_rate"] > was + 0.1
+    assert (result.summary["failed_completions"], result.steps) == (0, 32)
 
 
 def test_a_student_that_samples_from_vllm_learns(
-    student_server: VllmProcess, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    student_server: VllmProcess, tiny: Path, tmp_path: Path, rows: str
 ) -> None:
-    monkeypatch.chdir(TOP)
     sampler = f"student.sampler={{name: vllm, base_url: '{student_server.url}'}}"
-    result = distillkit.run(demo(model, tmp_path, [*SHORT, sampler, "train.max_steps=12"]))
+    result = distillkit.run(demo(tiny, tmp_path, [*short(rows, 16), sampler]))
     mismatches = [row["rollout/logprob_mismatch"] for row in result.metrics if "rollout/logprob_mismatch" in row]
-    assert len(mismatches) == 12
+    assert len(mismatches) == 16
     assert max(mismatches) < FLOAT32  # each step's adapter is the one that samples
-    assert result.eval["after"]["reverse_kl"] < result.eval["before"]["reverse_kl"]
+    assert result.eval["after"]["reverse_kl"] < 0.75 * result.eval["before"]["reverse_kl"]
 
 
 @pytest.mark.parametrize(("support", "scorer"), [("teacher_topk", "http"), ("student_topk", "local")])
 def test_a_divergence_on_top_k_learns(
     teacher_server: VllmProcess,
     student_server: VllmProcess,
-    model: Path,
+    tiny: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    rows: str,
     support: str,
     scorer: str,
 ) -> None:
     """The teacher's top-K come from the teachers' server, or the student's from the one that samples."""
-    monkeypatch.chdir(TOP)
-    over = [*SHORT, f"student.sampler={{name: vllm, base_url: '{student_server.url}'}}", "train.max_steps=12"]
+    over = [*short(rows, 16), f"student.sampler={{name: vllm, base_url: '{student_server.url}'}}"]
     over.append(f"loss={{name: divergence, support: {support}, k: 8}}")
-    sections = {"teachers": http_teachers(teacher_server.url, model)} if scorer == "http" else {}
-    result = distillkit.run(demo(model, tmp_path, over, **sections))
-    assert (result.steps, result.summary["failed_completions"]) == (12, 0)
-    assert result.eval["after"]["reverse_kl"] < result.eval["before"]["reverse_kl"]
+    sections = {"teachers": http_teachers(teacher_server.url, tiny)} if scorer == "http" else {}
+    result = distillkit.run(demo(tiny, tmp_path, over, **sections))
+    assert (result.steps, result.summary["failed_completions"]) == (16, 0)
+    assert result.eval["after"]["reverse_kl"] < 0.75 * result.eval["before"]["reverse_kl"]
 
 
 def test_a_server_that_is_killed_and_started_again_costs_nothing_but_time(
-    student_server: VllmProcess, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    student_server: VllmProcess, tiny: Path, tmp_path: Path, rows: str
 ) -> None:
-    monkeypatch.chdir(TOP)
+    """Killed while it samples: completions of the tiny model are long, which takes a second or more."""
     sampler = {"name": "vllm", "base_url": student_server.url, "timeouts": {"retry": 500.0}}
-    student = {"name": "local", "model": str(model), "lora_rank": 8, "learning_rate": 1e-3, "sampler": sampler}
-    over = [*SHORT, "train.max_steps=4"]
-    require_lossless(student_server, lambda killer: demo(model, tmp_path, over, student=student, sinks=[killer]))
+    student = {"name": "local", "model": str(tiny), "lora_rank": 8, "learning_rate": RATE, "sampler": sampler}
+    over = [*short(rows, 4), "sampling.max_completion_tokens=256", "train.prompt_groups_per_step=4"]
+    try:
+        require_lossless(
+            student_server, lambda killer: demo(tiny, tmp_path, over, student=student, sinks=[killer]), 0.3
+        )
+    finally:
+        student_server.wait()

@@ -25,26 +25,28 @@ pytestmark = pytest.mark.servers
 
 
 @pytest.mark.parametrize("dialect", ["prompt_logprobs", "echo"])
-async def test_scores_are_those_of_the_local_backend(teacher_server: VllmProcess, model: Path, dialect: str) -> None:
-    await require_local_scores(teacher_server.url, model, dialect)
+async def test_scores_are_those_of_the_local_backend(smol_server: VllmProcess, model: Path, dialect: str) -> None:
+    await require_local_scores(smol_server.url, model, dialect)
 
 
 async def test_stop_ids_and_stop_strings_end_completions_and_stay_in_them(
-    teacher_server: VllmProcess, model: Path
+    smol_server: VllmProcess, model: Path
 ) -> None:
-    await require_stops(teacher_server.url, model)
+    await require_stops(smol_server.url, model)
 
 
 @pytest.mark.parametrize("by_tokens", [False, True], ids=["completions", "tokens"])
+@pytest.mark.parametrize(("which", "weights"), [("student_server", "tiny"), ("smol_server", "model")])
 async def test_a_samplers_top_k_are_those_of_the_local_backend(
-    student_server: VllmProcess, model: Path, by_tokens: bool
+    which: str, weights: str, by_tokens: bool, request: pytest.FixtureRequest
 ) -> None:
+    server, model = request.getfixturevalue(which), request.getfixturevalue(weights)
     tokenizer = HFTokenizer.load(str(model))
     form: CompletionForm = TokenCompletions(tokenizer) if by_tokens else Completions()
     prompt = token_ids(tokenizer.render([Message("user", PROMPTS[0])], {}))
     sampling = SamplingParams(max_tokens=12, temperature=1.5)
     requests = [SampleRequest(SampleKey("1-a", 0, i), prompt, 7 + i, sampling, {"topk": 5}) for i in range(4)]
-    async with httpx.AsyncClient(base_url=student_server.root, timeout=120) as client:
+    async with httpx.AsyncClient(base_url=server.root, timeout=120) as client:
         answers = [await client.post(form.path, json=form.payload(one, "smol")) for one in requests]
     found = [form.parse(a.raise_for_status().json(), r, "smol", 0) for a, r in zip(answers, requests, strict=True)]
     rollouts = [one for one in found if isinstance(one, Rollout)]
@@ -63,12 +65,12 @@ async def test_a_samplers_top_k_are_those_of_the_local_backend(
     ],
 )
 async def test_a_server_on_this_cpu_says_what_it_takes_and_is_asked_for_whole_prompts(
-    which: str, said: str, model: Path, request: pytest.FixtureRequest
+    which: str, said: str, tiny: Path, request: pytest.FixtureRequest
 ) -> None:
     """The CPU build has no V2 model runner; without --enable-scale-out the endpoint is disabled."""
     url, told = request.getfixturevalue(which).url, []
     run = make_context(notify=told.append)
-    teacher = Teacher("smol", "smol", tokenizer_model=str(model))
+    teacher = Teacher("smol", "smol", tokenizer_model=str(tiny))
     refused, asked = (
         HttpScorer(base_url=url, dialect="vllm_tokens").bind(teacher),
         HttpScorer(base_url=url).bind(teacher),

@@ -73,24 +73,24 @@ def label(server: VllmProcess, new: str | None = None) -> str:
 
 
 async def test_whole_weights_count_by_the_label_in_their_answers(
-    teacher_server: VllmProcess, served_model: Path, model: Path
+    smol_server: VllmProcess, served_model: Path, model: Path
 ) -> None:
     """The weights that are pushed are those that are there, so that other tests find the server as it was."""
     tokenizer = HFTokenizer.load(str(model))
-    async with opened(teacher_server, tokenizer) as sampler:
+    async with opened(smol_server, tokenizer) as sampler:
         assert sampler.provenance()["completions"] == TokenCompletions.path
         await sampler.sync(Weights(3, "safetensors", served_model))
         first = await sampled(sampler, *map(asked, range(4)))
-        ours = label(teacher_server)
+        ours = label(smol_server)
         assert ours.endswith("-v3")
-        assert await asyncio.to_thread(label, teacher_server, "somebody else") == "somebody else"
+        assert await asyncio.to_thread(label, smol_server, "somebody else") == "somebody else"
         again = await sampled(sampler, *map(asked, range(4)))
-        assert label(teacher_server) == ours  # they were pushed again before anything counted
-        async with under_way(teacher_server):
+        assert label(smol_server) == ours  # they were pushed again before anything counted
+        async with under_way(smol_server):
             long = asyncio.ensure_future(sampled(sampler, asked(9, LONG)))
-        await asyncio.to_thread(label, teacher_server, "in the middle")
+        await asyncio.to_thread(label, smol_server, "in the middle")
         assert [rollout.policy_version for rollout in await long] == [3]
-        assert label(teacher_server) == ours
+        assert label(smol_server) == ours
     for one, other in zip(first, again, strict=True):
         assert (one.policy_version, other.policy_version) == (3, 3)
         assert one.token_ids.tolist() == other.token_ids.tolist()
@@ -102,13 +102,13 @@ async def test_whole_weights_count_by_the_label_in_their_answers(
         np.testing.assert_allclose(rollout.logprobs, score.logprobs, atol=FLOAT32)
 
 
-async def test_an_answer_names_each_weights_that_sampled_a_part_of_it(teacher_server: VllmProcess, model: Path) -> None:
+async def test_an_answer_names_each_weights_that_sampled_a_part_of_it(smol_server: VllmProcess, model: Path) -> None:
     form, request = TokenCompletions(HFTokenizer.load(str(model))), asked(11, LONG)
-    before = label(teacher_server)
-    async with httpx.AsyncClient(base_url=teacher_server.root, timeout=300) as client:
-        async with under_way(teacher_server):
+    before = label(smol_server)
+    async with httpx.AsyncClient(base_url=smol_server.root, timeout=300) as client:
+        async with under_way(smol_server):
             long = asyncio.ensure_future(client.post(form.path, json=form.payload(request, "smol")))
-        await asyncio.to_thread(label, teacher_server, "later")
+        await asyncio.to_thread(label, smol_server, "later")
         body = (await long).raise_for_status().json()
-    label(teacher_server, before)
+    label(smol_server, before)
     assert weight_versions(body, "this") == {before, "later"}
