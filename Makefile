@@ -41,7 +41,7 @@ help:
 	@echo "make test-servers   the tests on real servers on the CPU: vLLM, SGLang and SkyRL's Tinker, which it installs (9 GB);"
 	@echo "                    once set up, about 10 minutes on two cores for vLLM, 5 for SGLang, 6 for SkyRL"
 	@echo "                    SERVERS=sglang, or SERVERS=\"vllm skyrl\": only these"
-	@echo "make test-skyrl-demo   the demo's model trained on a real SkyRL, killed and resumed (40 minutes or more on two cores)"
+	@echo "make test-skyrl-demo   the demo's model trained on a real SkyRL, killed and resumed (21 minutes beside other work)"
 	@echo "make test-browser   the report and distillkit view in a real Chromium, which it installs with apt-get where it may"
 	@echo "make torture   as test-kills, at 50 moments"
 	@echo "make audit  known vulnerabilities and licences of everything that is installed; asks pypi.org"
