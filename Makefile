@@ -25,7 +25,7 @@ TRL_VENV := .venv-trl
 TRL_PYTHON := $(TRL_VENV)/bin/python
 TRL_STAMP := $(TRL_VENV)/.installed
 
-.PHONY: help demo test families test-heavy test-kills test-ranks test-demo test-kernels test-servers test-skyrl-demo known-servers test-browser torture audit fuzz bench \
+.PHONY: help demo test families test-heavy test-kills test-ranks test-demo test-kernels test-servers test-server-demos known-servers test-browser torture audit fuzz bench \
   lint docs docs-build clean
 .DEFAULT_GOAL := help
 
@@ -41,7 +41,7 @@ help:
 	@echo "make test-servers   the tests on real servers on the CPU: vLLM, SGLang and SkyRL's Tinker, which it installs (9 GB);"
 	@echo "                    once set up, about 10 minutes on two cores for vLLM, 5 for SGLang, 6 for SkyRL"
 	@echo "                    SERVERS=sglang, or SERVERS=\"vllm skyrl\": only these"
-	@echo "make test-skyrl-demo   the demo's model trained on a real SkyRL, killed and resumed (21 minutes beside other work)"
+	@echo "make test-server-demos   the demo's model taught by a real vLLM; trained on a real SkyRL, killed and resumed (20 minutes and more)"
 	@echo "make test-browser   the report and distillkit view in a real Chromium, which it installs with apt-get where it may"
 	@echo "make torture   as test-kills, at 50 moments"
 	@echo "make audit  known vulnerabilities and licences of everything that is installed; asks pypi.org"
@@ -144,9 +144,9 @@ known-servers:
 test-servers: known-servers $(STAMP) $(foreach server,$(SERVERS),$(STAMP_$(server)))
 	@$(PYTHON) -m pytest -m "servers and not demo" --durations=10 $(SERVERS:%=tests/servers/%)
 
-# Not in CI: XLA compiles for the demo's model far longer than it computes.
-test-skyrl-demo: $(STAMP) $(SKYRL_STAMP)
-	@$(PYTHON) -m pytest -m "servers and demo" tests/servers/skyrl
+# Not in CI, whose 90 minutes they would take: the demo's model instead of a tiny one.
+test-server-demos: $(STAMP) $(VLLM_STAMP) $(SKYRL_STAMP)
+	@$(PYTHON) -m pytest -m "servers and demo" tests/servers/vllm tests/servers/skyrl
 
 # Outside of the extras: nothing else drives a browser. The browser is the system's: CHROMIUM=/path/to/another.
 PLAYWRIGHT := playwright==1.65.2

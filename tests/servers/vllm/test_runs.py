@@ -32,7 +32,7 @@ def short(rows: str, steps: int) -> list[str]:
     ]
 
 
-def test_the_demo_with_both_teachers_over_http_reaches_its_target(
+def test_a_student_of_two_teachers_over_http_learns_from_both(
     teacher_server: VllmProcess, tiny: Path, tmp_path: Path, rows: str
 ) -> None:
     over = [*short(rows, 32), "train.prompt_groups_per_step=8", "data.max_eval_rows=256"]
