@@ -39,7 +39,7 @@ help:
 	@echo "make test-demo   the demo on its real model, which it fetches (94 MB)"
 	@echo "make test-kernels   GPU kernels in Triton's interpreter, which it installs (1 GB)"
 	@echo "make test-servers   the tests on real servers on the CPU: vLLM, SGLang and SkyRL's Tinker, which it installs (9 GB);"
-	@echo "                    once set up, about 10 minutes on two cores for vLLM, 5 for SGLang, 6 for SkyRL"
+	@echo "                    27 minutes on two cores, 7 of them setting up"
 	@echo "                    SERVERS=sglang, or SERVERS=\"vllm skyrl\": only these"
 	@echo "make test-server-demos   the demo's model taught by a real vLLM; trained on a real SkyRL, killed and resumed (20 minutes and more)"
 	@echo "make test-browser   the report and distillkit view in a real Chromium, which it installs with apt-get where it may"
