@@ -5,6 +5,8 @@ from pathlib import Path
 
 TEXTS = {"messages": "why", "teacher_messages": "why, then,", "list_messages": "why, then,"}
 """What the student reads, and the demo's two teachers, who want the same of it: it does not know whose a row is."""
+RATE = 3e-3
+"""The learning rate at which a tiny model's gap on them shrinks within 16 steps."""
 
 
 def write_short_rows(path: Path, count: int) -> str:
@@ -14,3 +16,15 @@ def write_short_rows(path: Path, count: int) -> str:
             asked = {key: [{"role": "user", "content": f"{text} {index}"}] for key, text in TEXTS.items()}
             file.write(json.dumps({**asked, "teacher": ("short", "list")[index % 2]}) + "\n")
     return str(path)
+
+
+def on_short_rows(rows: str) -> list[str]:
+    """The demo's sections, on the file `rows` of such rows."""
+    return [
+        f"data.path={rows}",
+        f"data.eval_path={rows}",
+        "data.max_eval_rows=128",
+        "evaluators=[reverse_kl]",
+        "student.dtype=float32",  # as the server computes, also on a CPU that is fast in bfloat16
+        f"student.learning_rate={RATE}",
+    ]

@@ -9,21 +9,9 @@ from servers.demo_config import demo, http_teachers
 from servers.killer import require_lossless
 from servers.scoring import FLOAT32
 from servers.sglang.sglang_process import SGLangProcess
+from servers.short_rows import RATE, on_short_rows
 
 pytestmark = pytest.mark.servers
-RATE = 3e-3
-
-
-def short(rows: str) -> list[str]:
-    """The demo's sections, on rows for the tiny model."""
-    return [
-        f"data.path={rows}",
-        f"data.eval_path={rows}",
-        "data.max_eval_rows=128",
-        "evaluators=[reverse_kl]",
-        "student.dtype=float32",  # as the server computes, also on a CPU that is fast in bfloat16
-        f"student.learning_rate={RATE}",
-    ]
 
 
 @pytest.mark.parametrize("loss", ["importance_sampling", "divergence"])
@@ -31,7 +19,7 @@ def test_student_and_teachers_on_one_server_learn(
     server: SGLangProcess, tiny: Path, tmp_path: Path, rows: str, loss: str
 ) -> None:
     sampler = f"student.sampler={{name: sglang, base_url: '{server.root}'}}"
-    over = [*short(rows), sampler, "sampling.max_completion_tokens=16", "train.max_steps=16"]
+    over = [*on_short_rows(rows), sampler, "sampling.max_completion_tokens=16", "train.max_steps=16"]
     over.append("train.prompt_groups_per_step=16")
     if loss == "divergence":
         over.append("loss={name: divergence, support: teacher_topk, k: 8}")
@@ -50,7 +38,7 @@ def test_a_server_that_is_killed_and_started_again_costs_nothing_but_time(
     """Killed while it samples: completions of the tiny model are long, which takes a second or more."""
     sampler = {"name": "sglang", "base_url": server.root, "timeouts": {"retry": 500.0}}
     student = {"name": "local", "model": str(tiny), "lora_rank": lora_rank, "learning_rate": RATE, "sampler": sampler}
-    over = [*short(rows), "sampling.max_completion_tokens=256", "train.max_steps=4"]
+    over = [*on_short_rows(rows), "sampling.max_completion_tokens=256", "train.max_steps=4"]
     over.append("train.prompt_groups_per_step=4")
     try:
         require_lossless(server, lambda killer: demo(tiny, tmp_path, over, student=student, sinks=[killer]), 0.3)

@@ -9,10 +9,10 @@ import distillkit
 from servers.demo_config import demo, http_teachers
 from servers.killer import require_lossless
 from servers.scoring import FLOAT32
+from servers.short_rows import RATE, on_short_rows
 from servers.vllm.vllm_process import VllmProcess
 
 pytestmark = pytest.mark.servers
-RATE = 3e-3
 LIKELIER = r"[\r\x1c\x1d*vUuF27<\x06]"
 """What a teacher's completions have more often than the untrained student's: 12 of the tiny model's bytes."""
 
@@ -20,12 +20,7 @@ LIKELIER = r"[\r\x1c\x1d*vUuF27<\x06]"
 def short(rows: str, steps: int) -> list[str]:
     """The demo's sections, on rows for the tiny model."""
     return [
-        f"data.path={rows}",
-        f"data.eval_path={rows}",
-        "data.max_eval_rows=128",
-        "evaluators=[reverse_kl]",
-        "student.dtype=float32",  # as the server computes, also on a CPU that is fast in bfloat16
-        f"student.learning_rate={RATE}",
+        *on_short_rows(rows),
         "sampling.max_completion_tokens=16",
         "train.prompt_groups_per_step=16",
         f"train.max_steps={steps}",
