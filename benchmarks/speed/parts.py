@@ -26,9 +26,11 @@ from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.device import Device, resolve_dtype
 from distillkit_builtin.local.fast.self_check import verified_backbone
 from distillkit_builtin.local.fast.slot_generator import SlotGenerator
+from distillkit_builtin.local.footprint import model_structure
 from distillkit_builtin.local.known_ids import KnownIds
 from distillkit_builtin.local.live_teacher import SCORED, SCORED_ON_CUDA
-from distillkit_builtin.local.micro_batch_size import TRAINED, TRAINED_ON_CUDA
+from distillkit_builtin.local.memory.room import total_bytes
+from distillkit_builtin.local.micro_batch_size import default_micro_batch
 from distillkit_builtin.local.micro_batching import padded_micro_batches
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.scoring import response_states, score_logprobs
@@ -146,7 +148,9 @@ def training(model: Path, shape: Shape, repeats: int) -> Part:
     policy.pack()
     if shape.device == "cuda":
         policy.compile()
-    at_once = TRAINED_ON_CUDA if shape.device == "cuda" else TRAINED
+    device = causal_lm.device.device
+    memory = total_bytes(device, None) if device.type == "cuda" else 0
+    at_once = default_micro_batch(device, model_structure(str(model)), lora=shape.lora_rank > 0, memory=memory)
     trainer = Trainer(policy, OptimizerOptions(1e-5, "constant_with_warmup", 0, 10, 0.0, (0.9, 0.999), 1.0, at_once, 0))
     items = _items(shape, shape.sequences)
     datums = tuple(_datum(i, item) for i, item in enumerate(items))

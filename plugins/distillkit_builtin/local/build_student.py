@@ -23,7 +23,7 @@ from distillkit_builtin.local.footprint import footprint, model_structure
 from distillkit_builtin.local.live_teacher import shared_base
 from distillkit_builtin.local.lora_placement import LayerOptions
 from distillkit_builtin.local.memory.room import total_bytes
-from distillkit_builtin.local.micro_batch_size import default_micro_batch, has_wide_layers
+from distillkit_builtin.local.micro_batch_size import has_wide_layers, micro_batch_tokens
 from distillkit_builtin.local.options import LocalStudentOptions
 from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.ranks.agreement import Ways
@@ -186,9 +186,7 @@ def shards(options: LocalStudentOptions, device: torch.device, run: RunContext) 
 
 def _optimizer_options(run: RunContext, options: LocalStudentOptions, device: torch.device) -> OptimizerOptions:
     rank = run.rank.index
-    tokens = options.micro_batch_tokens or default_micro_batch(
-        device, model_structure(options.model), lora=options.lora_rank > 0
-    )
+    tokens = micro_batch_tokens(options, device, run.planned_device)
     return OptimizerOptions(
         learning_rate=options.learning_rate,
         schedule=options.lr_schedule if options.lr_schedule != "constant" else "constant_with_warmup",

@@ -41,10 +41,15 @@ class AddedWeight:
         """The weight without the adapter."""
         return self.adapter.get_base_layer().get_parameter(self.parameter)
 
-    def delta(self) -> Tensor:
-        """What the adapter adds to it."""
-        added: Tensor = self.adapter.get_delta_weight(ADAPTER)
-        return added
+    def merged(self) -> Tensor:
+        """The weight with what the adapter adds to it, `W + scaling * B A`, in float32."""
+        adapter, base = self.adapter, self.base().float()
+        if isinstance(adapter, ParamWrapper):
+            added: Tensor = adapter.get_delta_weight(ADAPTER)
+            return base + added.float()
+        down, up = (each[ADAPTER].get_parameter("weight").float() for each in (adapter.lora_A, adapter.lora_B))
+        first, second = (down.t(), up.t()) if adapter.fan_in_fan_out else (up, down)
+        return torch.addmm(base, first, second, alpha=adapter.scaling[ADAPTER])
 
 
 def added_weights(model: nn.Module) -> Iterator[AddedWeight]:

@@ -2,7 +2,10 @@
 
 import torch
 
-from distillkit_builtin.local.footprint import Structure
+from distillkit import PlannedDevice
+from distillkit_builtin.local.footprint import Structure, model_structure
+from distillkit_builtin.local.memory.room import total_bytes
+from distillkit_builtin.local.options import LocalStudentOptions
 
 TRAINED_ON_CUDA, TRAINED = 16_384, 4096
 """Tokens of a micro-batch at most, unless the user sets another number."""
@@ -12,26 +15,41 @@ ENOUGH_ON_CUDA = 4096
 LAYER_OPERATIONS = 2**39
 """Of one layer's products, forward: about a millisecond of such a card. The hundred kernels of a narrower layer take
 the host as long to launch as they take the device."""
+LARGE_CARD, TRAINED_ON_LARGE_CARD, LARGE_CARD_OPERATIONS = 75 * 2**30, 32_768, 2**40
+"""Bytes of a card on which narrow layers take twice as many tokens: those sold with 80 GB and more. With fewer tokens
+the host still is what training waits for; on a smaller card activations would fill it."""
 ROUNDED = 1024
 
 
-def default_micro_batch(device: torch.device, structure: Structure, *, lora: bool) -> int:
-    """Tokens of a micro-batch of a model's training.
+def micro_batch_tokens(options: LocalStudentOptions, device: torch.device, planned: PlannedDevice | None) -> int:
+    """What the user sets, or the default on this device or on the card that the run is planned for."""
+    if options.micro_batch_tokens:
+        return options.micro_batch_tokens
+    memory = total_bytes(device, planned) if device.type == "cuda" else 0
+    return default_micro_batch(device, model_structure(options.model), lora=options.lora_rank > 0, memory=memory)
+
+
+def default_micro_batch(device: torch.device, structure: Structure, *, lora: bool, memory: int) -> int:
+    """Tokens of a micro-batch of a model's training; `memory` is all that a CUDA device has, in bytes.
 
     Where all weights are trained, each micro-batch also adds up their gradients in float32, and casts them: 24 bytes a
     weight. So only a LoRA on wide layers takes fewer than `TRAINED_ON_CUDA`.
     """
     if device.type != "cuda":
         return TRAINED
-    return _busy(structure) if lora else TRAINED_ON_CUDA
+    enough = _busy(structure, TRAINED_ON_CUDA)
+    if memory >= LARGE_CARD and not has_wide_layers(structure):
+        enough = _busy(structure, TRAINED_ON_LARGE_CARD, LARGE_CARD_OPERATIONS)
+    return enough if lora else max(enough, TRAINED_ON_CUDA)
 
 
 def has_wide_layers(structure: Structure) -> bool:
     """Whether products take nearly all of a layer's time on a GPU, and what stands between them next to nothing."""
-    return _busy(structure) == ENOUGH_ON_CUDA
+    return _busy(structure, TRAINED_ON_CUDA) == ENOUGH_ON_CUDA
 
 
-def _busy(structure: Structure) -> int:
+def _busy(structure: Structure, most: int, operations: int = LAYER_OPERATIONS) -> int:
+    """Tokens with which a layer's products take so many operations; at least `ENOUGH_ON_CUDA`, no more than `most`."""
     weights = max(1, structure.linear_parameters // max(1, structure.layers))
-    tokens = -(-LAYER_OPERATIONS // (2 * weights * ROUNDED)) * ROUNDED
-    return min(TRAINED_ON_CUDA, max(ENOUGH_ON_CUDA, tokens))
+    tokens = -(-operations // (2 * weights * ROUNDED)) * ROUNDED
+    return min(most, max(ENOUGH_ON_CUDA, tokens))

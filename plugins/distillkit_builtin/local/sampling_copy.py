@@ -43,6 +43,13 @@ class SamplingCopy:
         self.trained = trained
         self.merges = merges
         self.causal_lm = _full_copy(trained) if trained.adapter is None else _merged_copy(trained, merges=merges)
+        # Found once: to walk through all modules took longer at each refresh than to add.
+        copied = self.causal_lm.model
+        self._merged = [
+            (weight, copied.get_submodule(weight.layer).get_parameter(weight.parameter))
+            for weight in _merged_weights(trained.model, merges=merges)
+        ]
+        self._followed = _followed(copied, trained.model)
         self._scales = {} if merges else _scales(trained.model)
         if not merges:
             _prepare_snapshots(self.causal_lm)
@@ -59,13 +66,11 @@ class SamplingCopy:
             for ours, theirs in zip(copied.parameters(), trained.parameters(), strict=True):
                 ours.copy_(full_tensor(theirs))
             return
-        for weight in _merged_weights(trained, merges=self.merges):
-            target = copied.get_submodule(weight.layer).get_parameter(weight.parameter)
-            target.copy_(weight.base().float() + weight.delta().float())
-        changed = {name: parameter for name, parameter in trained.named_parameters() if parameter.requires_grad}
-        for name, ours in copied.named_parameters():
-            if name in changed:
-                ours.copy_(changed[name] * self._scales[name] if name in self._scales else changed[name])
+        for weight, target in self._merged:
+            target.copy_(weight.merged())
+        for name, ours in self._followed:
+            theirs = trained.get_parameter(name)
+            ours.copy_(theirs * self._scales[name] if name in self._scales else theirs)
 
 
 def _full_copy(source: CausalLM) -> CausalLM:
@@ -77,6 +82,12 @@ def _full_copy(source: CausalLM) -> CausalLM:
 def _merged_weights(model: nn.Module, *, merges: bool) -> Iterator[AddedWeight]:
     """The weights that a copy has the sums of: where linear layers are not merged, those of experts."""
     return (weight for weight in added_weights(model) if merges or isinstance(weight.adapter, ParamWrapper))
+
+
+def _followed(copied: nn.Module, trained: nn.Module) -> list[tuple[str, Tensor]]:
+    """Parameters of adapters that stay in a copy, by their names in both."""
+    changed = {name for name, parameter in trained.named_parameters() if parameter.requires_grad}
+    return [(name, parameter) for name, parameter in copied.named_parameters() if name in changed]
 
 
 def _scales(model: nn.Module) -> dict[str, float]:

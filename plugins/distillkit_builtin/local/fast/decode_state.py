@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from distillkit.types import SampleRequest
+from distillkit_builtin.local.fast.fused_ops import fused
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,21 +66,12 @@ class DecodeState:
 
     def next_uniforms(self, slots: Tensor) -> Tensor:
         """[n] for the tokens to be sampled next."""
-        return self.uniforms[slots, self.sampled[slots].clamp(max=self.capacity - 1)]
+        return _next(slots, self.uniforms, self.sampled)
 
     def append(self, slots: Tensor, token: Tensor, logprob: Tensor, eos: Tensor) -> None:
         """Add `token` [n] and `logprob` [n] in `slots` [n]; where a completion has ended, nothing changes."""
-        active = ~self.ended[slots]
-        sampled = self.sampled[slots]
-        column = sampled.clamp(max=self.capacity - 1)
-        token = torch.where(active, token, self.token[slots])
-        self.ids[slots, column] = torch.where(active, token, self.ids[slots, column])
-        self.logprobs[slots, column] = torch.where(active, logprob, self.logprobs[slots, column])
-        self.token[slots] = token
-        self.position[slots] += active
-        self.sampled[slots] = sampled + active
-        last = (token[:, None] == eos).any(1) | (sampled + 1 >= self.limit[slots])
-        self.ended[slots] |= active & last
+        counts = self.sampled, self.limit, self.ended
+        _append(slots, token, logprob, eos, self.token, self.position, *counts, self.ids, self.logprobs)
 
     def move(self, sources: Tensor, targets: Tensor) -> None:
         """Move completions from slots `sources`, which are empty then, to `targets`."""
@@ -88,3 +80,26 @@ class DecodeState:
         ):  # fmt: skip
             value[targets] = value[sources]
         self.ended[sources] = True
+
+
+@fused
+def _next(slots: Tensor, uniforms: Tensor, sampled: Tensor) -> Tensor:
+    return uniforms[slots, sampled[slots].clamp(max=uniforms.shape[1] - 1)]
+
+
+@fused
+def _append(
+    slots: Tensor, token: Tensor, logprob: Tensor, eos: Tensor, last: Tensor, position: Tensor, sampled: Tensor,
+    limit: Tensor, ended: Tensor, ids: Tensor, logprobs: Tensor,
+) -> None:  # fmt: skip
+    """Change the state in place: some thirty small operations, which are a few kernels where they are compiled."""
+    active, count = ~ended[slots], sampled[slots]
+    column = count.clamp(max=ids.shape[1] - 1)
+    token = torch.where(active, token, last[slots])
+    ids[slots, column] = torch.where(active, token, ids[slots, column])
+    logprobs[slots, column] = torch.where(active, logprob, logprobs[slots, column])
+    last[slots] = token
+    position[slots] += active
+    sampled[slots] = count + active
+    ends = (token[:, None] == eos).any(1) | (count + 1 >= limit[slots])
+    ended[slots] |= active & ends

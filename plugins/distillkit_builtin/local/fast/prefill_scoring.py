@@ -14,8 +14,11 @@ from distillkit_builtin.local.fast.backbone import FastBackbone
 from distillkit_builtin.local.fast.rotary import RotaryAngles
 from distillkit_builtin.local.shared_prompts import DistinctPrompts
 
-MIN_SAVING = 0.1
-"""The share of all tokens that must be saved for prompts with several responses to be computed on their own."""
+MIN_SAVING, ON_CUDA = 0.1, 0.35
+"""The share of all tokens that must be saved for prompts with several responses to be computed on their own.
+
+A GPU waits for the host in so small a pass, and masks cost what attention to whole sequences does not: with a quarter
+saved it took 1.03 times as long, with 29% 1.05, with two thirds 0.58 (one H100, benchmarks/NOTES.md)."""
 
 
 @torch.inference_mode()
@@ -29,17 +32,24 @@ def prefill_response_states(backbone: FastBackbone, items: Sequence[PromptAndRes
     prefixes = prefill.common(items[0].prompt_ids[:shared], len(items)) if shared else []
     starts = [shared] * len(items)
     distinct = DistinctPrompts.of(item.prompt_ids for item in items)
-    if _saved(items, distinct.prompts, shared) >= MIN_SAVING * sum(len(item) - shared for item in items):
+    if saves_enough(items, distinct.prompts, shared, prefill.device):
         own = [prompt[shared:-1] for prompt in distinct.prompts]
         prefixes.append(prefill.prompts(own, distinct.row_of, prefixes, shared))
         starts = [len(item.prompt_ids) - 1 for item in items]
     return prefill.responses(items, starts, prefixes)
 
 
-def _saved(items: Sequence[PromptAndResponse], distinct: Sequence[IntArray], shared: int) -> int:
-    """Tokens that need not be computed where each different prompt is computed once."""
+def saves_enough(
+    items: Sequence[PromptAndResponse], distinct: Sequence[IntArray], shared: int, device: torch.device
+) -> bool:
+    """Whether a pass of their own saves enough on this device, for each of the `distinct` prompts.
+
+    It would begin behind the `shared` tokens with which all begin.
+    """
     every = sum(len(item.prompt_ids) - 1 - shared for item in items)
-    return every - sum(len(prompt) - 1 - shared for prompt in distinct)
+    saved = every - sum(len(prompt) - 1 - shared for prompt in distinct)
+    least = ON_CUDA if device.type == "cuda" else MIN_SAVING
+    return saved >= least * sum(len(item) - shared for item in items)
 
 
 @dataclass(frozen=True, slots=True)

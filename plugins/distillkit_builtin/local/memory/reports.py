@@ -27,7 +27,7 @@ from distillkit_builtin.local.memory.room import device_memory, host_memory
 from distillkit_builtin.local.memory.training_sizes import LossChunks, Passes
 from distillkit_builtin.local.memory.training_trace import Training
 from distillkit_builtin.local.memory.work import Work
-from distillkit_builtin.local.micro_batch_size import default_micro_batch, has_wide_layers
+from distillkit_builtin.local.micro_batch_size import has_wide_layers, micro_batch_tokens
 from distillkit_builtin.local.model_config import read_config
 from distillkit_builtin.local.options import LocalScorerOptions, LocalStudentOptions
 from distillkit_builtin.local.sampling_weights import merges_lora
@@ -65,7 +65,8 @@ def student_memory(
     work = Work.of(plan, run.rank, longest_prompt=plan.longest_prompt)
     uses = [*_trained(run, options, lora_rank, size, samples=samples)]
     chunks = _chunks(run, options, device)
-    uses += _passes(options, lora_rank, size, work, chunks).use()
+    tokens = micro_batch_tokens(options, device, run.planned_device)
+    uses += _passes(options, lora_rank, size, work, tokens, chunks).use()
     if samples:
         uses += _sampling(options, size, work)
     stored = torch.float32 if lora_rank == 0 else size.dtype
@@ -74,7 +75,7 @@ def student_memory(
         lora = lora_size(options)
         trained = size.structure.text_parameters if lora is None else lora.trained
         uses.append(MemoryUse("cpu", "saving", "weights and moments on their way to the disk", 12 * trained))
-    savers = _savers(options, lora_rank, size, run.rank.count, samples=samples)
+    savers = _savers(options, lora_rank, size, run.rank.count, tokens, samples=samples)
     if samples and lora_rank and size.quantization is None and merges_lora(run, options, device):
         savers.append({"sampling_weights": "adapter"})
     if chunks is not None and chunks.positions > SMALLER_CHUNK:
@@ -120,7 +121,7 @@ def _chunks(run: RunContext, options: LocalStudentOptions, device: torch.device)
 
 
 def _passes(
-    options: LocalStudentOptions, lora_rank: int, size: Footprint, work: Work, chunks: LossChunks | None
+    options: LocalStudentOptions, lora_rank: int, size: Footprint, work: Work, tokens: int, chunks: LossChunks | None
 ) -> Passes:
     cuda = size.device.startswith("cuda")
     packed = packs(options.model, size, options.forward)
@@ -132,15 +133,7 @@ def _passes(
     target_modules, experts = options.layers()
     training = Training(*traced, target_modules=target_modules, experts=experts, head=chunks is None)
     routed = routed_numbers(read_config(options.model))
-    tokens, recomputed = _micro_batch(options, size, lora_rank), compiled and recomputes(options)
-    return Passes(training, size, work, tokens, compiled, routed, recomputed, chunks)
-
-
-def _micro_batch(options: LocalStudentOptions, size: Footprint, lora_rank: int) -> int:
-    """Tokens of a micro-batch of training."""
-    return options.micro_batch_tokens or default_micro_batch(
-        torch.device(size.device), size.structure, lora=lora_rank > 0
-    )
+    return Passes(training, size, work, tokens, compiled, routed, compiled and recomputes(options), chunks)
 
 
 def _sampling(options: LocalStudentOptions, size: Footprint, work: Work) -> list[MemoryUse]:
@@ -181,10 +174,9 @@ def _report(
 
 
 def _savers(
-    options: LocalStudentOptions, lora_rank: int, size: Footprint, ranks: int, *, samples: bool
+    options: LocalStudentOptions, lora_rank: int, size: Footprint, ranks: int, tokens: int, *, samples: bool
 ) -> list[Mapping[str, JsonValue]]:
     """Changes of options that would lower it."""
-    tokens = _micro_batch(options, size, lora_rank)
     savers: list[Mapping[str, JsonValue]] = []
     if not options.gradient_checkpointing:
         savers.append({"gradient_checkpointing": True})
