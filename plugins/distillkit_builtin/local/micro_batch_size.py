@@ -15,9 +15,10 @@ ENOUGH_ON_CUDA = 4096
 LAYER_OPERATIONS = 2**39
 """Of one layer's products, forward: about a millisecond of such a card. The hundred kernels of a narrower layer take
 the host as long to launch as they take the device."""
-LARGE_CARD, TRAINED_ON_LARGE_CARD, LARGE_CARD_OPERATIONS = 75 * 2**30, 32_768, 2**40
-"""Bytes of a card on which narrow layers take twice as many tokens: those sold with 80 GB and more. With fewer tokens
-the host still is what training waits for; on a smaller card activations would fill it."""
+LARGE_CARD, TRAINED_ON_LARGE_CARD = 75 * 2**30, 24_576
+"""Bytes of a card on which the narrowest layers take more tokens: those sold with 80 GB and more. A smaller one would
+be filled by what they keep. With 12,288 tokens of a 0.6B an H200 waited for the host in a tenth of training all
+weights, and in a third of training a LoRA (benchmarks/NOTES.md)."""
 ROUNDED = 1024
 
 
@@ -33,23 +34,22 @@ def default_micro_batch(device: torch.device, structure: Structure, *, lora: boo
     """Tokens of a micro-batch of a model's training; `memory` is all that a CUDA device has, in bytes.
 
     Where all weights are trained, each micro-batch also adds up their gradients in float32, and casts them: 24 bytes a
-    weight. So only a LoRA on wide layers takes fewer than `TRAINED_ON_CUDA`.
+    weight. So only a LoRA on wider layers takes fewer than `TRAINED_ON_CUDA`.
     """
     if device.type != "cuda":
         return TRAINED
-    enough = _busy(structure, TRAINED_ON_CUDA)
-    if memory >= LARGE_CARD and not has_wide_layers(structure):
-        enough = _busy(structure, TRAINED_ON_LARGE_CARD, LARGE_CARD_OPERATIONS)
-    return enough if lora else max(enough, TRAINED_ON_CUDA)
+    enough = _busy(structure)
+    if enough == TRAINED_ON_CUDA and memory >= LARGE_CARD:
+        return TRAINED_ON_LARGE_CARD
+    return enough if lora else TRAINED_ON_CUDA
 
 
 def has_wide_layers(structure: Structure) -> bool:
     """Whether products take nearly all of a layer's time on a GPU, and what stands between them next to nothing."""
-    return _busy(structure, TRAINED_ON_CUDA) == ENOUGH_ON_CUDA
+    return _busy(structure) == ENOUGH_ON_CUDA
 
 
-def _busy(structure: Structure, most: int, operations: int = LAYER_OPERATIONS) -> int:
-    """Tokens with which a layer's products take so many operations; at least `ENOUGH_ON_CUDA`, no more than `most`."""
+def _busy(structure: Structure) -> int:
     weights = max(1, structure.linear_parameters // max(1, structure.layers))
-    tokens = -(-operations // (2 * weights * ROUNDED)) * ROUNDED
-    return min(most, max(ENOUGH_ON_CUDA, tokens))
+    tokens = -(-LAYER_OPERATIONS // (2 * weights * ROUNDED)) * ROUNDED
+    return min(TRAINED_ON_CUDA, max(ENOUGH_ON_CUDA, tokens))

@@ -71,7 +71,8 @@ class LocalStudentOptions(BaseModel):
         None,
         ge=1,
         description="Gradients are accumulated over parts of this many tokens; null: 16,384 on cuda (a LoRA on wider "
-        "layers takes fewer, down to 4,096 for an 8B), else 4,096. "
+        "layers takes fewer, down to 4,096 for an 8B; the narrowest, up to about 0.6B, 24,576 on a card of 80 GB and "
+        "more), else 4,096. "
         "Where the device has not enough memory for it, it is halved (not where weights are sharded).",
     )
     loss_chunk_positions: int | None = Field(

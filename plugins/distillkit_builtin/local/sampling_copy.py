@@ -84,7 +84,7 @@ def _merged_weights(model: nn.Module, *, merges: bool) -> Iterator[AddedWeight]:
     return (weight for weight in added_weights(model) if merges or isinstance(weight.adapter, ParamWrapper))
 
 
-def _followed(copied: nn.Module, trained: nn.Module) -> list[tuple[str, Tensor]]:
+def _followed(copied: nn.Module, trained: nn.Module) -> list[tuple[str, nn.Parameter]]:
     """Parameters of adapters that stay in a copy, by their names in both."""
     changed = {name for name, parameter in trained.named_parameters() if parameter.requires_grad}
     return [(name, parameter) for name, parameter in copied.named_parameters() if name in changed]

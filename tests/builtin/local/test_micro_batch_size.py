@@ -37,8 +37,8 @@ def structure(tmp_path: Path) -> Callable[[str], Structure]:
         ("0.6B", 48 * GIB, 16_384, 16_384),
         ("1.7B", 48 * GIB, 6144, 16_384),
         ("8B", 48 * GIB, 4096, 16_384),
-        ("0.6B", A_LARGE_CARD, 32_768, 32_768),
-        ("1.7B", A_LARGE_CARD, 11_264, 16_384),
+        ("0.6B", A_LARGE_CARD, 24_576, 24_576),
+        ("1.7B", A_LARGE_CARD, 6144, 16_384),
         ("8B", A_LARGE_CARD, 4096, 16_384),
     ],
 )
@@ -59,7 +59,7 @@ def test_a_number_that_is_set_and_a_card_that_is_planned_for_are_taken(
     structure("0.6B")
     options = LocalStudentOptions(model=str(tmp_path / "0.6B"))
     cuda = torch.device("cuda", 0)
-    for card, tokens in (("h100-80gb", 32_768), ("24gb", 16_384)):
+    for card, tokens in (("h100-80gb", 24_576), ("24gb", 16_384)):
         assert micro_batch_tokens(options, cuda, planned_device(card)) == tokens
     chosen = options.model_copy(update={"micro_batch_tokens": 1000})
     assert micro_batch_tokens(chosen, cuda, planned_device("h100-80gb")) == 1000
