@@ -118,11 +118,18 @@ LOGPROB_ROUNDING = 1e-2
 """How far above 0 the logprob of a certain token may be rounded, in bfloat16."""
 
 
-def require_logprobs(what: object, logprobs: FloatArray, count: int, active: BoolArray) -> None:
-    """Raise AlignmentError about `what` unless there is one finite logprob of at most 0 for each active token."""
+def require_logprobs(what: object, logprobs: FloatArray, count: int, mask: BoolArray | None) -> None:
+    """Raise AlignmentError about `what` unless there is one finite logprob of at most 0 for each active token.
+
+    `mask` [count] says which are active; None: all.
+    """
+    right = np.isfinite(logprobs) & (logprobs <= LOGPROB_ROUNDING)
+    if mask is None and np.count_nonzero(right) == len(right) == count:  # as nearly always
+        return
+    active = all_true(count) if mask is None else mask
     if len(logprobs) != count or len(active) != count:
         raise AlignmentError(f"{what}: {len(logprobs)} logprobs and a mask of {len(active)} for {count} tokens")
-    wrong = active > (np.isfinite(logprobs) & (logprobs <= LOGPROB_ROUNDING))
+    wrong = active > right
     if not np.count_nonzero(wrong):
         return
     bad = np.flatnonzero(active & ~np.isfinite(logprobs))
@@ -134,9 +141,10 @@ def require_logprobs(what: object, logprobs: FloatArray, count: int, active: Boo
 
 def require_same_ids(what: object, sampled: IntArray, echoed: IntArray) -> None:
     """Raise AlignmentError about `what`, with the first difference, unless `echoed` ids are the `sampled` ones."""
-    if np.array_equal(echoed, sampled):
-        return
     if len(sampled) != len(echoed):
         raise AlignmentError(f"{what}: {len(echoed)} ids came back for {len(sampled)} tokens")
-    at = int(np.flatnonzero(sampled != echoed)[0])
+    differs = sampled != echoed
+    if not np.count_nonzero(differs):  # in a third of the time of `np.array_equal`
+        return
+    at = int(np.flatnonzero(differs)[0])
     raise AlignmentError(f"{what}: token {at} is id {echoed[at]}, not the sampled {sampled[at]}")

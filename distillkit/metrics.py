@@ -15,6 +15,7 @@ from distillkit.types import Teacher
 
 MIXER = np.uint64(1_000_003)
 """Base of a polynomial hash of four ids; that two 4-grams of one completion meet in 2^64 does not happen."""
+MIXER_OF_PAIRS = MIXER * MIXER
 
 
 def finite(value: float) -> float | None:
@@ -25,6 +26,19 @@ def finite(value: float) -> float | None:
 def mean_over_tokens(values: Sequence[FloatArray]) -> float:
     """The mean of all elements of several arrays, each counted alike, summed in float64."""
     return float(np.mean(np.concatenate(values), dtype=np.float64))
+
+
+def active_logprobs(completions: Sequence[ScoredRollout], teacher: str | None = None) -> tuple[FloatArray, FloatArray]:
+    """[n] sampling and teacher logprobs of all active tokens, one completion after another; of at least one.
+
+    `teacher` is one that has scored all of them; None: each row's own, or the mixture of its teachers.
+    """
+    sampling = [scored.rollout.at_active(scored.rollout.logprobs) for scored in completions]
+    teachers = [
+        scored.rollout.at_active(scored.teacher_logprobs if teacher is None else scored.scores[teacher].logprobs)
+        for scored in completions
+    ]
+    return np.concatenate(sampling), np.concatenate(teachers)
 
 
 def reverse_kl(completions: Iterable[ScoredRollout], teacher: str | None = None) -> dict[str, float]:
@@ -58,25 +72,25 @@ def step_metrics(completions: Sequence[ScoredRollout], batches: Sequence[Batch])
     if not completions:
         return {}
     rollouts = [scored.rollout for scored in completions]
-    student = [scored.rollout.at_active(scored.rollout.logprobs) for scored in completions]
-    teachers = [scored.rollout.at_active(scored.teacher_logprobs) for scored in completions]
+    sampling, teachers = active_logprobs(completions)
     metrics = {
-        **{f"train/{name}": value for name, value in reverse_kl(completions).items() if name == "reverse_kl"},
-        "train/teacher_nll": -mean_over_tokens(teachers),
-        "train/sampling_nll": -mean_over_tokens(student),
-        "train/active_tokens": float(sum(rollout.active_count for rollout in rollouts)),
+        **({"train/reverse_kl": mean_over_tokens([sampling - teachers])} if len(sampling) else {}),
+        "train/teacher_nll": -mean_over_tokens([teachers]),
+        "train/sampling_nll": -mean_over_tokens([sampling]),
+        "train/active_tokens": float(len(sampling)),
         "completions/mean_length": float(np.mean([len(rollout.token_ids) for rollout in rollouts])),
         "completions/repetition": float(np.mean([repetition(rollout.token_ids) for rollout in rollouts])),
         "completions/truncated_fraction": float(np.mean([rollout.finish_reason == "length" for rollout in rollouts])),
     }
     advantages = _active_advantages(completions, batches)
-    if advantages:
-        metrics["train/advantage"] = mean_over_tokens(advantages)
-        metrics["train/abs_advantage"] = mean_over_tokens([np.abs(each) for each in advantages])
+    if len(advantages):
+        metrics["train/advantage"] = mean_over_tokens([advantages])
+        metrics["train/abs_advantage"] = mean_over_tokens([np.abs(advantages)])
     return metrics
 
 
-def _active_advantages(completions: Sequence[ScoredRollout], batches: Sequence[Batch]) -> list[FloatArray]:
+def _active_advantages(completions: Sequence[ScoredRollout], batches: Sequence[Batch]) -> FloatArray:
+    """[n] of all active tokens, one completion after another; [0] of a loss without advantages."""
     rollouts = {scored.key: scored.rollout for scored in completions}
     parts = [
         rollouts[datum.key].at_active(datum.inputs["advantages"])
@@ -84,7 +98,7 @@ def _active_advantages(completions: Sequence[ScoredRollout], batches: Sequence[B
         for datum in batch.datums
         if "advantages" in datum.inputs
     ]
-    return parts if any(map(len, parts)) else []
+    return np.concatenate(parts) if parts else np.empty(0, np.float32)
 
 
 def repetition(token_ids: IntArray) -> float:
@@ -92,7 +106,8 @@ def repetition(token_ids: IntArray) -> float:
     if len(token_ids) < 5:
         return 0.0
     ids = token_ids.view(np.uint64)
-    grams = ((ids[3:] * MIXER + ids[2:-1]) * MIXER + ids[1:-2]) * MIXER + ids[:-3]
+    pairs = ids[1:] * MIXER + ids[:-1]
+    grams = pairs[2:] * MIXER_OF_PAIRS + pairs[:-2]
     grams.sort()
     return 1.0 - (1 + np.count_nonzero(grams[1:] != grams[:-1])) / len(grams)
 

@@ -66,7 +66,7 @@ class Rollout(Value):
         count = len(self.token_ids)
         if count == 0:
             raise AlignmentError(f"{self.key}: a rollout needs at least one token; yield a Failure instead")
-        require_logprobs(self, self.logprobs, count, self.active)
+        require_logprobs(self, self.logprobs, count, self.mask)
         if self.arrays or type(self.arrays) is not FrozenDict:
             freeze_inputs(self, "arrays", count)
         if self.request.wanted:
@@ -149,7 +149,7 @@ class Score(Value):
         """Refuse a score of other tokens than the sampled ones; hold read-only copies."""
         freeze_arrays(self, logprobs=FLOAT32, echoed_ids=INT64)
         rollout = self.request.rollout
-        require_logprobs(self, self.logprobs, len(rollout.token_ids), rollout.active)
+        require_logprobs(self, self.logprobs, len(rollout.token_ids), rollout.mask)
         if self.echoed_ids is not None:
             require_same_ids(self, self.request.token_ids, self.echoed_ids)
         if self.arrays or type(self.arrays) is not FrozenDict:

@@ -122,7 +122,7 @@ def unknown_id(rollout: Rollout, vocabulary: int | None) -> str | None:
     A model may have more rows than its tokenizer has tokens and may, however rarely, sample such an id: that is a lost
     completion, not the end of the run.
     """
-    if vocabulary is None or 0 <= rollout.token_ids.min() <= rollout.token_ids.max() < vocabulary:
+    if vocabulary is None or rollout.token_ids.view(np.uint64).max() < vocabulary:  # a negative id is a huge one there
         return None
     bad = np.flatnonzero((rollout.token_ids < 0) | (rollout.token_ids >= vocabulary))
     what = f"token {bad[0]} is id {rollout.token_ids[bad[0]]}"
@@ -147,7 +147,7 @@ def wrong_end(rollout: Rollout) -> str | None:
     inside = ids[:-1] == ends[0]
     for end in ends[1:]:  # there are few, for which `np.isin` takes four times as long
         inside |= ids[:-1] == end
-    if inside.any():
+    if np.count_nonzero(inside):
         first = int(inside.argmax())
         return f"{rollout.key}: goes on behind token {first}, id {ids[first]}, at which it was to end"
     stops = rollout.request.params.stop

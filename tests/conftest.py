@@ -1,5 +1,6 @@
 """Fixtures that every test may use: data files, runs of the fakes, a tiny real model, the demo's model."""
 
+import gc
 import json
 import os
 import random
@@ -39,6 +40,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
     if config.getoption("--reverse"):
         items.reverse()
+
+
+def pytest_collection_finish() -> None:
+    """Freeze what is loaded, once: else every run of every test does so, and collects all garbage before it."""
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let the end of the process collect it: compiled libraries complain of what is left of theirs."""
+    gc.unfreeze()
 
 
 def question(content: str, **fields: Any) -> dict[str, Any]:

@@ -34,8 +34,8 @@ def measure(data: Path, tokenizer: Path, repeats: int, loss: str = LOSS) -> tupl
 
 
 def _step(data: Path, tokenizer: Path, completions: int, loss: str) -> float:
-    """The median of a run's steps but the first."""
-    return statistics.median(run(data, tokenizer, completions, rows=ROWS[completions], steps=STEPS, loss=loss)[1:])
+    """The mean of a run's steps but the first: a garbage collection that comes every few steps is a cost too."""
+    return statistics.fmean(run(data, tokenizer, completions, rows=ROWS[completions], steps=STEPS, loss=loss)[1:])
 
 
 class Clock(Sink):

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from distillkit.metrics import reverse_kl, topk_mass, topk_overlap
+from distillkit.metrics import active_logprobs, mean_over_tokens, topk_mass, topk_overlap
 from distillkit.records import ScoredRollout
 from distillkit.training_data import Batch
 from distillkit.types import Teacher
@@ -39,10 +39,10 @@ def route_metrics(
 
 def _measured(completions: Sequence[ScoredRollout], teacher: str) -> Iterator[tuple[str, float]]:
     """What is known where there are completions, and arrays."""
-    found = reverse_kl(completions, teacher)
-    if found:
-        yield "reverse_kl", found["reverse_kl"]
     if completions:
+        sampling, scored_by = active_logprobs(completions, teacher)
+        if len(sampling):
+            yield "reverse_kl", mean_over_tokens([sampling - scored_by])
         cut = [scored.rollout.finish_reason == "length" for scored in completions]
         yield "truncated_fraction", float(np.mean(cut))
     scores = [scored.scores[teacher] for scored in completions]

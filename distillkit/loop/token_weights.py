@@ -34,8 +34,7 @@ def step_weights(
 ) -> StepWeights:
     """The weight of each token of `scored`. Raises PluginError for a weighting that gives something else."""
     norms = normalization_weights(scored, normalization)
-    whole = _total(norms)
-    if not weightings or not whole:
+    if not weightings or not (whole := _total(norms)):
         return StepWeights(norms, {})
     arrays, metrics = norms, {}
     for weighting in weightings:

@@ -161,7 +161,7 @@ def require_finite(batch: Batch) -> None:
     """Raise BadStepError, naming row, completion and token, if the loss would read a number that is not finite."""
     for datum in batch.datums:
         for name, array in datum.inputs.items():
-            if array.dtype.kind != "f" or np.isfinite(array).all():
+            if array.dtype.kind != "f" or np.count_nonzero(np.isfinite(array)) == array.size:
                 continue
             raise BadStepError(f"{datum.key}: {name} of token {_first_bad(array)} is {_bad_value(array)}")
 

@@ -22,6 +22,10 @@ from distillkit.roles.returned import require_yielded, stream
 from distillkit.roles.sampler import Sampler
 from distillkit.roles.scorer import Scorer
 
+MOST_TOLD = 200
+"""Of a window with so many completions sinks hear of every second one, with twice as many of every third; and when
+all are there."""
+
 
 @dataclass(slots=True)
 class InflightCounts:
@@ -49,7 +53,7 @@ class Scheduler:
     scorers: Mapping[str, Scorer]
     """Teacher name to the scorer of that teacher."""
     progress: Callable[[PhaseProgress], None]
-    """Hears of every outcome."""
+    """Hears of every outcome of a window with fewer completions than `MOST_TOLD`, else of some."""
     vocabulary: int | None = None
     """Sampled ids are below this number, where it is known."""
     turn_ends: TurnEndMaps = field(default_factory=TurnEndMaps)
@@ -89,6 +93,7 @@ class Window:
         self._sample_seconds = 0.0
         self._sampled = asyncio.Event()
         self._waiting: dict[str, list[ScoreRequest]] = {}
+        self._told_every = 1 + len(requests.samples) // MOST_TOLD
         self._task = asyncio.create_task(self._run())
 
     async def until_sampled(self) -> None:
@@ -182,7 +187,9 @@ class Window:
             )
 
     def _progress(self, phase: Phase) -> None:
-        self._scheduler.progress(PhaseProgress(phase, *self._results.progress(phase)))
+        done, total = self._results.progress(phase)
+        if done % self._told_every == 0 or done == total:
+            self._scheduler.progress(PhaseProgress(phase, done, total))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,7 +23,8 @@ class Sink(Plugin):
     def emit(self, event: Event) -> None:
         """Take one event. The run waits for a sink for five seconds in all; then it goes on, and events queue up.
 
-        Of a queue of 10,000 the run says at its end how many more were dropped. Fast `PhaseProgress` comes in groups.
+        Of a queue of 10,000 the run says at its end how many more were dropped. Fast `PhaseProgress` comes in groups,
+        and in a step of 200 completions or more not for each of them.
         """
 
     def silence(self) -> None:

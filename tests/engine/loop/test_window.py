@@ -402,3 +402,12 @@ async def test_progress_of_sampling_counts_answers_though_some_could_not_be_scor
     await scheduler.start(requests_of()).finished()
     assert [one.done for one in told if one.phase == "sample"] == list(range(1, 9))
     assert {one.done for one in told if one.phase == "score"} == {0}
+
+
+async def test_sinks_hear_of_every_third_of_400_completions_and_of_the_last() -> None:
+    runner, heard = scheduler(FakeStudent(), FakeScorer())
+    await runner.start(requests_of(each=100)).finished()
+    sampled = [event.done for event in heard if event.phase == "sample"]
+    assert sampled == [*range(3, 400, 3), 400]
+    last = [event for event in heard if event.phase == "score"][-1]
+    assert (last.done, last.total) == (400, 400)
