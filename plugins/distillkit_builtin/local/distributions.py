@@ -7,7 +7,7 @@ no probability, on both sides, and how much it had is measured.
 import torch
 from torch import Tensor
 
-from distillkit_builtin.local.fast.fused_ops import fused
+from distillkit_builtin.local.fast.fused_ops import fused, fused_by_width
 
 
 @fused
@@ -16,7 +16,7 @@ def known_log_softmax(logits: Tensor, known: int) -> Tensor:
     return torch.log_softmax(logits[:, :known].float(), dim=-1)
 
 
-@fused
+@fused_by_width
 def entropy_of(logprobs: Tensor) -> Tensor:
     """In nats [n], of log-softmax distributions `logprobs` [n, V]."""
     return -(logprobs.exp() * logprobs).sum(-1)

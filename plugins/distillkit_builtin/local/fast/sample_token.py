@@ -4,13 +4,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from distillkit_builtin.local.fast.fused_ops import fused
+from distillkit_builtin.local.fast.fused_ops import fused_by_width
 
 CHUNK = 128
 """Tokens whose probabilities are summed first; the running sum goes over the chunks, and then inside one."""
 
 
-@fused
+@fused_by_width
 def sample_token(logits: Tensor, uniforms: Tensor) -> tuple[Tensor, Tensor]:
     """Indices [n] sampled by `logits` [n, vocabulary] and `uniforms` [n] in [0, 1), and their float32 logprobs [n].
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from distillkit.types import SamplingParams
-from distillkit_builtin.local.fast.fused_ops import fused
+from distillkit_builtin.local.fast.fused_ops import fused_by_width
 
 BITS = 2
 """That one pass over the vocabulary decides: its three thresholds are compared at once. 1 and 4 are slower (H100)."""
@@ -28,13 +28,13 @@ def truncated_logits(logits: Tensor, params: SamplingParams) -> Tensor:
     return logits
 
 
-@fused
+@fused_by_width
 def keep_top_k(logits: Tensor, count: Tensor) -> Tensor:
     """`logits` [n, vocabulary] in float32, -inf but for the `count` [] largest of each row, and their equals."""
     return _keep_top(logits, torch.ones_like(logits), count.expand(len(logits)))
 
 
-@fused
+@fused_by_width
 def keep_top_p(logits: Tensor, share: Tensor) -> Tensor:
     """`logits` [n, vocabulary] in float32, -inf but for the most likely that make up a `share` []."""
     masses = (logits - logits.amax(1, keepdim=True)).exp()
