@@ -6,7 +6,7 @@ python -m benchmarks.speed.parts cpu-bf16 --repeats 2
 
 import argparse
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -49,10 +49,10 @@ LARGE = 4e9
 
 @dataclass(frozen=True)
 class Part:
-    """What one part of a step took."""
+    """One part of a step, to be done as often as somebody likes before the next one is asked for."""
 
     what: str
-    seconds: float
+    work: Callable[[], object]
     tokens: int
     flops: float | None = None
     """Operations that it computes; None where a share of the peak means nothing."""
@@ -75,9 +75,11 @@ def main() -> None:
                 f"{name}: {shape}, {shape.dtype}, {describe(shape.device)}; matrix products {peak / 1e12:.2f} TFLOP/s"
             )
             table = Table("", "s", "tokens/s", "of the peak", "counted as if all weights were trained", title=title)
-            for part in parts(inputs, shape, options.repeats):
-                shares = [share(flops, part.seconds, peak) for flops in (part.flops, part.flops_of_all_weights)]
-                table.add_row(part.what, f"{part.seconds:.3f}", f"{part.tokens / part.seconds:,.0f}", *shares)
+            for part in parts(inputs, shape):
+                seconds = best(part.work, shape.device, options.repeats)
+                shares = [share(flops, seconds, peak) for flops in (part.flops, part.flops_of_all_weights)]
+                table.add_row(part.what, f"{seconds:.3f}", f"{part.tokens / seconds:,.0f}", *shares)
+                del part  # and its model, before the next one's is loaded
             Console(width=140).print(table)
 
 
@@ -86,14 +88,14 @@ def share(flops: float | None, seconds: float, peak: float) -> str:
     return "" if flops is None else f"{flops / seconds / peak:.1%}"
 
 
-def parts(inputs: dict[str, Path], shape: Shape, repeats: int) -> Iterator[Part]:
+def parts(inputs: dict[str, Path], shape: Shape) -> Iterator[Part]:
     """One after another, each with its own model, which is freed behind it."""
-    yield from sampling(inputs, shape, repeats)
-    yield from scoring(inputs["teacher"], shape, repeats)
-    yield training(inputs["student"], shape, repeats)
+    yield from sampling(inputs, shape)
+    yield from scoring(inputs["teacher"], shape)
+    yield training(inputs["student"], shape)
 
 
-def sampling(inputs: dict[str, Path], shape: Shape, repeats: int) -> Iterator[Part]:
+def sampling(inputs: dict[str, Path], shape: Shape) -> Iterator[Part]:
     """Sample a step's completions, and on CUDA a batch of many times that."""
     causal_lm = _causal_lm(inputs["student"], shape)
     tokenizer = HFTokenizer.load(str(inputs["student"]))
@@ -112,11 +114,10 @@ def sampling(inputs: dict[str, Path], shape: Shape, repeats: int) -> Iterator[Pa
             ) -> None:
                 generator.generate(asked, count, 0, lambda rollout: None)
 
-            seconds = best(sample, shape.device, repeats)
-            yield Part(f"sampling {count} completions{what}", seconds, count * shape.new_tokens)
+            yield Part(f"sampling {count} completions{what}", sample, count * shape.new_tokens)
 
 
-def scoring(model: Path, shape: Shape, repeats: int) -> Iterator[Part]:
+def scoring(model: Path, shape: Shape) -> Iterator[Part]:
     """Score a step's completions under the teacher: the sampled tokens alone, then with its top-20 and 40 ids."""
     causal_lm = _causal_lm(model, shape)
     backbone = verified_backbone(causal_lm)
@@ -136,12 +137,11 @@ def scoring(model: Path, shape: Shape, repeats: int) -> Iterator[Part]:
                 values.cpu()
 
     tokens = sum(map(len, items))
-    yield Part("scoring", best(score, shape.device, repeats), tokens, shape.scoring_flops)
-    tables = best(score_tables, shape.device, repeats)
-    yield Part("scoring, top-20 and 40 ids", tables, tokens, shape.scoring_flops)
+    yield Part("scoring", score, tokens, shape.scoring_flops)
+    yield Part("scoring, top-20 and 40 ids", score_tables, tokens, shape.scoring_flops)
 
 
-def training(model: Path, shape: Shape, repeats: int) -> Part:
+def training(model: Path, shape: Shape) -> Part:
     """One optimizer step on a step's completions."""
     causal_lm = _causal_lm(model, shape, float32=shape.lora_rank == 0)
     policy = Policy.lora(causal_lm, shape.lora_rank, 32, 0.0, 0) if shape.lora_rank else Policy.full(causal_lm)
@@ -155,10 +155,9 @@ def training(model: Path, shape: Shape, repeats: int) -> Part:
     items = _items(shape, shape.sequences)
     datums = tuple(_datum(i, item) for i, item in enumerate(items))
     batch = Batch("importance_sampling", {"ratio_log_cap": 20.0}, datums, importance_sampling)
-    seconds = best(lambda: trainer.step(batch), shape.device, repeats)
     what = f"training, LoRA of rank {shape.lora_rank}" if shape.lora_rank else "training, all weights"
     of_all = shape.training_flops_of_all_weights if shape.lora_rank else None
-    return Part(what, seconds, sum(map(len, items)), shape.training_flops, of_all)
+    return Part(what, lambda: trainer.step(batch), sum(map(len, items)), shape.training_flops, of_all)
 
 
 def _causal_lm(model: Path, shape: Shape, *, float32: bool = False) -> CausalLM:
