@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 
 from distillkit import MemoryUse
-from distillkit_builtin.local.footprint import Footprint
 from distillkit_builtin.local.memory.inference_sizes import FLOAT32, logits_bytes
 from distillkit_builtin.local.memory.training_trace import Training, traced_bytes
 from distillkit_builtin.local.memory.work import Work
+from distillkit_builtin.local.model.footprint import Footprint
 
 BACKWARD = 4
 """Gradients of the widest layers' outputs that are there at once."""
