@@ -18,7 +18,7 @@ from distillkit import RunConfig
 from distillkit.arrays import token_ids
 from distillkit.testing import make_context
 from distillkit_builtin.local.batches.sequence_proof import proved
-from distillkit_builtin.local.export import export
+from distillkit_builtin.local.export.export import export
 from distillkit_builtin.local.export.merged_export import WholeExport, write_whole_model
 from distillkit_builtin.local.export.processor_files import PROCESSOR_FILES, copy_processor_files
 from distillkit_builtin.local.model.causal_lm import CausalLM, PromptAndResponse
