@@ -32,7 +32,7 @@ FUNCTIONS: Mapping[str, TokenLoss] = {
     "detached": lambda *given: squared(*given).detach(),
     "key": lambda positions, options: positions.logprobs * positions.inputs["advantage"],
 }
-WHO = r"loss 'squares' \(builtin\.local\.test_token_losses\.Squares\)"
+WHO = r"loss 'squares' \(builtin\.local\.training\.test_token_losses\.Squares\)"
 
 
 class Squares(Loss):
