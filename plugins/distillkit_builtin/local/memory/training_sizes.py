@@ -2,7 +2,7 @@
 
 Where layers are not compiled, by doing it on the meta device. For compiled layers it is reckoned by what PyTorch's
 partitioner keeps of a layer like Llama's or Qwen3's, which can be seen without a GPU (tests/builtin/local/
-test_compiled_layers.py), and was compared with the measured peaks of benchmarks/README.md.
+packing/test_compiled_layers.py), and was compared with the measured peaks of benchmarks/README.md.
 """
 
 from dataclasses import dataclass
