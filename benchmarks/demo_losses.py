@@ -22,7 +22,7 @@ from distillkit import Sink, run
 from distillkit.cli.examples import examples_path
 from distillkit.config.load import load_config
 from distillkit.events import Evaluated, Event, StepFinished
-from distillkit_builtin.local.demo_model import ensure_demo_model
+from distillkit_builtin.local.model_files.demo_model import ensure_demo_model
 
 LOSSES: Mapping[str, Any] = {
     "importance_sampling": {"name": "importance_sampling"},

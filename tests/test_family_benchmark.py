@@ -8,7 +8,7 @@ from benchmarks.families import exact, speed
 from benchmarks.families.models import FAMILIES, family_config
 from benchmarks.families.sizes import TINY_EXACT, TINY_SPEED, write_inputs
 from benchmarks.families.tables import tables
-from distillkit_builtin.local.model_class import empty_model
+from distillkit_builtin.local.model_files.model_class import empty_model
 
 CPU = {"device": "cpu", "dtype": "float32"}
 

@@ -1,4 +1,5 @@
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Collection, Mapping
@@ -108,3 +109,34 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     known = modules()
     assert {"distillkit.api", "distillkit_builtin.hooks", "distillkit_loopback"} <= known.keys()
     assert not circles({name: imports_of(path, known) for name, path in known.items()})
+
+
+LOCAL = "distillkit_builtin.local."
+ORDER = (
+    *("model_files", "lora", "model", "batches", "fixed", "sampling", "fast", "inference", "packing"),
+    *("training", "export", "memory", "ranks"),
+)
+"""Each folder of the local backend imports those before it: docs/developers/local-backend.md."""
+
+
+def folder_of(module: str) -> str | None:
+    """The folder of a module of the local backend; None for what stands beside the folders, and elsewhere."""
+    folder, _, name = module.removeprefix(LOCAL).partition(".")
+    return folder if module.startswith(LOCAL) and name else None
+
+
+def test_folders_of_the_local_backend_import_those_before_them() -> None:
+    known = modules()
+    assert {folder_of(name) for name in known} == {None, *ORDER}
+    later = [
+        f"{name} imports {other}"
+        for name, path in known.items()
+        for other in imports_of(path, known)
+        if (a := folder_of(name)) and (b := folder_of(other)) and ORDER.index(b) > ORDER.index(a)
+    ]
+    assert not later
+
+
+def test_the_page_has_the_folders_of_the_local_backend_in_that_order() -> None:
+    page = (TOP / "docs/developers/local-backend.md").read_text(encoding="utf-8")
+    assert tuple(re.findall(r"^\| `(\w+)/` \|", page, re.MULTILINE)) == ORDER

@@ -13,10 +13,10 @@ from benchmarks.families.sizes import LORA_RANK, Sizes, run_config
 from distillkit import RunConfig
 from distillkit_builtin.file_errors import one_line
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device
-from distillkit_builtin.local.model_class import MODEL_ERRORS
-from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.local.model.causal_lm import CausalLM
+from distillkit_builtin.local.model_files.model_class import MODEL_ERRORS
+from distillkit_builtin.local.training.policy import Policy
 
 CPU = Device(torch.device("cpu"))
 MISMATCH = "rollout/logprob_mismatch_max"

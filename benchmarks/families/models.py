@@ -7,7 +7,7 @@ import torch
 from transformers import AutoConfig, PreTrainedConfig
 
 from benchmarks.speed.inputs import write_tokenizer
-from distillkit_builtin.local.model_class import auto_class
+from distillkit_builtin.local.model_files.model_class import auto_class
 
 VOCABULARY, TINY_VOCABULARY = 32_000, 512
 REAL: dict[str, Any] = {

@@ -16,11 +16,11 @@ from distillkit.arrays import token_ids
 from distillkit.types import SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.file_errors import one_line
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device, resolve_dtype
-from distillkit_builtin.local.forward_choice import choose_backbone
-from distillkit_builtin.local.generator import generator_for
-from distillkit_builtin.local.model_class import MODEL_ERRORS
+from distillkit_builtin.local.inference.forward_choice import choose_backbone
+from distillkit_builtin.local.inference.generator import generator_for
+from distillkit_builtin.local.model.causal_lm import CausalLM
+from distillkit_builtin.local.model_files.model_class import MODEL_ERRORS
 from distillkit_builtin.local.option_types import ForwardName
 
 REPEATS = 2

@@ -29,7 +29,7 @@ from distillkit.arrays import token_ids
 from distillkit.records import Rollout
 from distillkit.types import SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local.causal_lm import CausalLM
+from distillkit_builtin.local.batches.sequence_proof import proved
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.fast.self_check import largest_difference, verified_backbone
 from distillkit_builtin.local.fast.slot_generator import SlotGenerator
@@ -39,9 +39,9 @@ from distillkit_builtin.local.fixed.fused_norms import norms_on_cuda
 from distillkit_builtin.local.fixed.step_graph import CudaCapture
 from distillkit_builtin.local.fixed.step_proof import proved_decoder
 from distillkit_builtin.local.fixed.unsupported_step import UnsupportedStepError
-from distillkit_builtin.local.model_class import auto_class
-from distillkit_builtin.local.plain_generator import PlainGenerator
-from distillkit_builtin.local.sequence_proof import proved
+from distillkit_builtin.local.model.causal_lm import CausalLM
+from distillkit_builtin.local.model_files.model_class import auto_class
+from distillkit_builtin.local.sampling.plain_generator import PlainGenerator
 
 PAD, END = 0, 1
 SIDES = ("fast", "plain, fixed", "generate, static", "plain", "generate")

@@ -12,11 +12,11 @@ from distillkit.arrays import token_ids
 from distillkit.records import Rollout
 from distillkit.types import SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local.causal_lm import CausalLM
+from distillkit_builtin.local.batches.sequence_proof import proved
 from distillkit_builtin.local.device import Device, resolve_dtype
 from distillkit_builtin.local.fast.self_check import verified_backbone
 from distillkit_builtin.local.fast.slot_generator import SlotGenerator
-from distillkit_builtin.local.sequence_proof import proved
+from distillkit_builtin.local.model.causal_lm import CausalLM
 
 END = 1
 """The token that ends a completion: its place in the vocabulary is as likely as any other's."""

@@ -22,21 +22,21 @@ from distillkit.arrays import frozen_array, token_ids
 from distillkit.training_data import Batch, Datum
 from distillkit.types import SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
+from distillkit_builtin.local.batches.micro_batching import padded_micro_batches
+from distillkit_builtin.local.batches.sequence_proof import proved
 from distillkit_builtin.local.device import Device, resolve_dtype
 from distillkit_builtin.local.fast.self_check import verified_backbone
 from distillkit_builtin.local.fast.slot_generator import SlotGenerator
-from distillkit_builtin.local.footprint import model_structure
-from distillkit_builtin.local.known_ids import KnownIds
+from distillkit_builtin.local.inference.scoring import response_states, score_logprobs
 from distillkit_builtin.local.live_teacher import SCORED, SCORED_ON_CUDA
+from distillkit_builtin.local.memory.micro_batch_size import default_micro_batch
 from distillkit_builtin.local.memory.room import total_bytes
-from distillkit_builtin.local.micro_batch_size import default_micro_batch
-from distillkit_builtin.local.micro_batching import padded_micro_batches
-from distillkit_builtin.local.policy import Policy
-from distillkit_builtin.local.scoring import response_states, score_logprobs
-from distillkit_builtin.local.sequence_proof import proved
-from distillkit_builtin.local.token_tables import scored_tables
-from distillkit_builtin.local.trainer import OptimizerOptions, Trainer
+from distillkit_builtin.local.model.causal_lm import CausalLM, PromptAndResponse
+from distillkit_builtin.local.model.footprint import model_structure
+from distillkit_builtin.local.sampling.known_ids import KnownIds
+from distillkit_builtin.local.sampling.token_tables import scored_tables
+from distillkit_builtin.local.training.policy import Policy
+from distillkit_builtin.local.training.trainer import OptimizerOptions, Trainer
 from distillkit_builtin.losses.importance_sampling import importance_sampling
 
 END = 1

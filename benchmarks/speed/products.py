@@ -19,7 +19,7 @@ from torch.nn import functional
 from benchmarks.speed.markdown import heading, table
 from benchmarks.speed.shapes import SHAPES, ModelShape
 from distillkit_builtin.local.fast.few_rows import GATES, PARTS, Tiles, gate_tiles, split_tiles
-from distillkit_builtin.local.fast.fused_ops import add_and_norm, gated, joined
+from distillkit_builtin.local.model.fused_ops import add_and_norm, gated, joined
 
 BYTES_PER_S = 4.3e12
 """That an H200 reads of large tensors."""

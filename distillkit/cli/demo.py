@@ -21,7 +21,7 @@ QUESTIONS_SHOWN = 3
 
 def run_demo(overrides: Sequence[str], console: Console, rank: Rank, *, quiet: bool = False) -> None:
     """Get the model, run `examples/routed_mopd` on it, and show before and after."""
-    from distillkit_builtin.local.demo_model import ensure_demo_model
+    from distillkit_builtin.local.model_files.demo_model import ensure_demo_model
     from distillkit_builtin.local.requirements import missing_extra
 
     missing = missing_extra("the demo", "gguf")
@@ -52,7 +52,7 @@ def run_demo(overrides: Sequence[str], console: Console, rank: Rank, *, quiet: b
 
 def demo_model() -> Path:
     """Where the demo's model lies, or will lie once it was made."""
-    from distillkit_builtin.local.demo_model import demo_model_path
+    from distillkit_builtin.local.model_files.demo_model import demo_model_path
 
     return demo_model_path()
 

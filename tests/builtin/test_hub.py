@@ -16,8 +16,8 @@ from distillkit import InputError
 from distillkit.testing import make_context
 from distillkit_builtin import hub, model_source
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local import model_config
-from distillkit_builtin.local.downloads import download_note
+from distillkit_builtin.local.model_files import model_config
+from distillkit_builtin.local.model_files.downloads import download_note
 
 
 class Hub(BaseHTTPRequestHandler):

@@ -8,7 +8,7 @@ import pytest
 
 from distillkit import InputError
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local.model_config import read_config
+from distillkit_builtin.local.model_files.model_config import read_config
 
 
 def touch(*names: str) -> Callable[[Path], None]:

@@ -47,7 +47,7 @@ def test_other_weights_than_the_references_are_wrong(tmp_path: Path, monkeypatch
 
 
 def test_a_policy_that_is_never_published_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from distillkit_builtin.local.sampling_copy import SamplingCopy
+    from distillkit_builtin.local.sampling.sampling_copy import SamplingCopy
 
     monkeypatch.setattr(SamplingCopy, "refresh", lambda self: None)
     measured = measure("llama", tmp_path)

@@ -14,11 +14,11 @@ from distillkit.positions import Positions, TokenLoss
 from distillkit.testing.loss_proof.table_positions import TablePositions
 from distillkit.training_data import Batch, Datum, TeacherPrompt
 from distillkit.types import SampleKey
-from distillkit_builtin.local.adaptive_batch_size import AdaptiveBatchSize
-from distillkit_builtin.local.causal_lm import CausalLM
-from distillkit_builtin.local.chunked_loss import ChunkedLoss, chunk_size
+from distillkit_builtin.local.batches.adaptive_batch_size import AdaptiveBatchSize
 from distillkit_builtin.local.fast.self_check import verified_backbone
-from distillkit_builtin.local.inference_model import InferenceModel
+from distillkit_builtin.local.inference.inference_model import InferenceModel
+from distillkit_builtin.local.model.causal_lm import CausalLM
+from distillkit_builtin.local.training.chunked_loss import ChunkedLoss, chunk_size
 
 FULL = frozenset({"distribution", "full"})
 EVERYTHING = frozenset({"logprobs", "distribution", "entropy", "at_ids", "full"})

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from distillkit_builtin.local.causal_lm import CausalLM
-from distillkit_builtin.local.packed_attention import AttentionCall
+from distillkit_builtin.local.model.causal_lm import CausalLM
+from distillkit_builtin.local.packing.packed_attention import AttentionCall
 from helpers.model_families import random_causal_lm
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])

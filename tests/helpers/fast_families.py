@@ -25,9 +25,9 @@ from transformers import (
     Qwen3MoeConfig,
 )
 
-from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device
-from distillkit_builtin.local.model_class import auto_class
+from distillkit_builtin.local.model.causal_lm import CausalLM
+from distillkit_builtin.local.model_files.model_class import auto_class
 from helpers.model_families import SIZES
 from helpers.tiny_wrappers import wrapper_config
 

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
-from distillkit_builtin.local.causal_lm import CausalLM
+from distillkit_builtin.local.batches.sequence_proof import proved
 from distillkit_builtin.local.device import Device
-from distillkit_builtin.local.sequence_proof import proved
+from distillkit_builtin.local.model.causal_lm import CausalLM
 from helpers.tiny_models import write_tokenizer
 
 VOCABULARY = 259

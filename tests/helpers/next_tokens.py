@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from distillkit_builtin.local.causal_lm import CausalLM
+from distillkit_builtin.local.model.causal_lm import CausalLM
 from helpers import tiny_models
 from helpers.model_families import random_model
 

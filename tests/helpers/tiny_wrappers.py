@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, PreTrainedConfig
 
-from distillkit_builtin.local.model_class import auto_class
+from distillkit_builtin.local.model_files.model_class import auto_class
 from helpers.model_families import spread
 from helpers.tiny_models import SMALL, write_tokenizer
 

@@ -29,9 +29,9 @@ import distillkit  # noqa: E402
 from distillkit import InputError, Rollout, RunConfig  # noqa: E402
 from distillkit.arrays import token_ids  # noqa: E402
 from distillkit.testing import make_context  # noqa: E402
-from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse  # noqa: E402
 from distillkit_builtin.local.device import Device  # noqa: E402
 from distillkit_builtin.local.live_student import LiveLocalStudent  # noqa: E402
+from distillkit_builtin.local.model.causal_lm import CausalLM, PromptAndResponse  # noqa: E402
 from distillkit_builtin.local.student import LocalStudent  # noqa: E402
 
 CLOSE = {torch.float32: 1e-3, torch.bfloat16: 1.5}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from distillkit_builtin.local.demo_model import ensure_demo_model
+from distillkit_builtin.local.model_files.demo_model import ensure_demo_model
 
 
 @pytest.fixture(scope="session")

@@ -11,26 +11,26 @@ from distillkit.context import RunContext
 from distillkit.errors import InputError
 from distillkit.seeds import derive_seed
 from distillkit_builtin.hf_tokenizer import shared_tokenizer
-from distillkit_builtin.local.activation_checkpointing import checkpoint_activations
-from distillkit_builtin.local.asked_teachers import shared_teacher
-from distillkit_builtin.local.causal_lm import CausalLM
-from distillkit_builtin.local.chunked_loss import ChunkedLoss, chunk_size
-from distillkit_builtin.local.compiled_layers import compiles_unasked
+from distillkit_builtin.local.batches.sequence_proof import proved
 from distillkit_builtin.local.device import Device, resolve_dtype
-from distillkit_builtin.local.fast.fused_ops import can_compile
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
-from distillkit_builtin.local.footprint import footprint, model_structure
 from distillkit_builtin.local.live_teacher import shared_base
-from distillkit_builtin.local.lora_placement import LayerOptions
+from distillkit_builtin.local.lora.lora_placement import LayerOptions
+from distillkit_builtin.local.memory.micro_batch_size import has_wide_layers, micro_batch_tokens
 from distillkit_builtin.local.memory.room import total_bytes
-from distillkit_builtin.local.micro_batch_size import has_wide_layers, micro_batch_tokens
+from distillkit_builtin.local.memory.sampling_weights import merges_lora
+from distillkit_builtin.local.model.causal_lm import CausalLM
+from distillkit_builtin.local.model.footprint import footprint, model_structure
+from distillkit_builtin.local.model.fused_ops import can_compile
 from distillkit_builtin.local.options import LocalStudentOptions
-from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.local.packing.compiled_layers import compiles_unasked
 from distillkit_builtin.local.ranks.agreement import Ways
-from distillkit_builtin.local.sampling_copy import SamplingCopy
-from distillkit_builtin.local.sampling_weights import merges_lora
-from distillkit_builtin.local.sequence_proof import proved
-from distillkit_builtin.local.trainer import OptimizerOptions, Trainer
+from distillkit_builtin.local.sampling.sampling_copy import SamplingCopy
+from distillkit_builtin.local.training.activation_checkpointing import checkpoint_activations
+from distillkit_builtin.local.training.asked_teachers import shared_teacher
+from distillkit_builtin.local.training.chunked_loss import ChunkedLoss, chunk_size
+from distillkit_builtin.local.training.policy import Policy
+from distillkit_builtin.local.training.trainer import OptimizerOptions, Trainer
 
 MAX_SHARE_OF_MEMORY = 0.8
 """The share of a device's memory that weights and optimizer may take before they are sharded."""

@@ -14,25 +14,25 @@ from distillkit.records import Rollout, Score, ScoreRequest, Weights
 from distillkit.training_data import Batch, StepResult
 from distillkit.types import SampleRequest
 from distillkit_builtin.hf_tokenizer import HFTokenizer, shared_tokenizer
-from distillkit_builtin.local.adaptive_batch_size import AdaptiveBatchSize
+from distillkit_builtin.local.batches.adaptive_batch_size import AdaptiveBatchSize
 from distillkit_builtin.local.build_student import ProvedStudent, build_student, prove_student
 from distillkit_builtin.local.device import Device, shared_device
-from distillkit_builtin.local.export import export, write_weights
+from distillkit_builtin.local.export.export import export, write_weights
 from distillkit_builtin.local.fast.kv_slots import LARGE
-from distillkit_builtin.local.footprint import model_structure
-from distillkit_builtin.local.inference_model import InferenceModel
-from distillkit_builtin.local.known_ids import KnownIds
-from distillkit_builtin.local.micro_batch_size import has_wide_layers
+from distillkit_builtin.local.inference.inference_model import InferenceModel
+from distillkit_builtin.local.memory.micro_batch_size import has_wide_layers
+from distillkit_builtin.local.model.footprint import model_structure
 from distillkit_builtin.local.options import LocalStudentOptions
-from distillkit_builtin.local.own_logprobs import own_logprobs
-from distillkit_builtin.local.policy import Policy
 from distillkit_builtin.local.ranks.agreement import Ways
-from distillkit_builtin.local.ranks.collectives import broadcast_weights
 from distillkit_builtin.local.resolved import resolved_policy
-from distillkit_builtin.local.route_gradients import gradient_products
-from distillkit_builtin.local.sampling_copy import SamplingCopy
-from distillkit_builtin.local.trainer import GradientShare, Trainer
-from distillkit_builtin.local.trainer_checkpoint import SavedTrainer
+from distillkit_builtin.local.sampling.known_ids import KnownIds
+from distillkit_builtin.local.sampling.sampling_copy import SamplingCopy
+from distillkit_builtin.local.training.collectives import broadcast_weights
+from distillkit_builtin.local.training.own_logprobs import own_logprobs
+from distillkit_builtin.local.training.policy import Policy
+from distillkit_builtin.local.training.route_gradients import gradient_products
+from distillkit_builtin.local.training.trainer import GradientShare, Trainer
+from distillkit_builtin.local.training.trainer_checkpoint import SavedTrainer
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,15 +10,15 @@ from distillkit.context import RunContext
 from distillkit.records import Rollout, Score, ScoreRequest
 from distillkit.types import SampleRequest, Teacher
 from distillkit_builtin.hf_tokenizer import shared_tokenizer
-from distillkit_builtin.local.adaptive_batch_size import AdaptiveBatchSize, default_batch_size
-from distillkit_builtin.local.asked_teachers import share_teacher
-from distillkit_builtin.local.causal_lm import CausalLM
+from distillkit_builtin.local.batches.adaptive_batch_size import AdaptiveBatchSize, default_batch_size
+from distillkit_builtin.local.batches.sequence_proof import proved
 from distillkit_builtin.local.device import Device, resolve_dtype, shared_device
-from distillkit_builtin.local.inference_model import InferenceModel
-from distillkit_builtin.local.known_ids import KnownIds
+from distillkit_builtin.local.inference.inference_model import InferenceModel
+from distillkit_builtin.local.model.causal_lm import CausalLM
 from distillkit_builtin.local.options import LocalScorerOptions
 from distillkit_builtin.local.resolved import resolved_forward, resolved_model
-from distillkit_builtin.local.sequence_proof import proved
+from distillkit_builtin.local.sampling.known_ids import KnownIds
+from distillkit_builtin.local.training.asked_teachers import share_teacher
 
 SAMPLED_AT_ONCE = 64
 """Completions."""

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 from distillkit.context import RunContext
 from distillkit.roles.plugin import CheckReport
-from distillkit_builtin.local.downloads import download_note
-from distillkit_builtin.local.model_config import context_length, length_limit, read_config
+from distillkit_builtin.local.lora.starting_adapter import StartingAdapter
+from distillkit_builtin.local.model_files.downloads import download_note
+from distillkit_builtin.local.model_files.model_config import context_length, length_limit, read_config
+from distillkit_builtin.local.model_files.stored_quantization import packed_method
 from distillkit_builtin.local.option_types import DTypeName
-from distillkit_builtin.local.starting_adapter import StartingAdapter
-from distillkit_builtin.local.stored_quantization import packed_method
 from distillkit_builtin.model_source import resolve_model
 
 if TYPE_CHECKING:
-    from distillkit_builtin.local.footprint import Structure
+    from distillkit_builtin.local.model.footprint import Structure
 
 PACKAGES = ("torch", "peft", "safetensors", "psutil")
 LIBRARIES = frozenset({*PACKAGES, "transformers", "tokenizers"})
@@ -75,8 +75,8 @@ def local_report(
         return CheckReport((f"{plugin}: {source}",), missing=missing)
     quieten()
     from distillkit_builtin.local.device import device_in_check
-    from distillkit_builtin.local.footprint import footprint
-    from distillkit_builtin.local.quantization import require_trainable
+    from distillkit_builtin.local.model.footprint import footprint
+    from distillkit_builtin.local.model_files.quantization import require_trainable
 
     _require_loadable(run, source, whole=lora_rank == 0)
     to_download = run.share(("to download", source), lambda: download_note(run, resolve_model(source).base))
@@ -95,9 +95,9 @@ def local_report(
 
 def _require_loadable(run: RunContext, source: str, *, whole: bool) -> None:
     """Raise InputError for a model that cannot be loaded here, or not be trained `whole`."""
-    from distillkit_builtin.local.footprint import model_structure
-    from distillkit_builtin.local.model_check import require_loadable
-    from distillkit_builtin.local.quantization import require_trainable
+    from distillkit_builtin.local.model.footprint import model_structure
+    from distillkit_builtin.local.model.model_check import require_loadable
+    from distillkit_builtin.local.model_files.quantization import require_trainable
 
     if whole:  # before packages are asked for that would be of no use
         require_trainable(source, packed_method(read_config(source)))
@@ -119,7 +119,7 @@ def _limit(plugin: str, source: str, otherwise: str) -> str:
 
 def _frozen_notes(structure: "Structure") -> Iterator[str]:
     """What stays as it is where all weights are trained."""
-    from distillkit_builtin.local.footprint import counted
+    from distillkit_builtin.local.model.footprint import counted
 
     towers = structure.parameters - structure.text_parameters
     if towers:

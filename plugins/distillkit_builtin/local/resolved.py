@@ -5,9 +5,9 @@ from collections.abc import Iterable
 import torch
 from pydantic import JsonValue
 
-from distillkit_builtin.local.causal_lm import CausalLM
-from distillkit_builtin.local.inference_model import InferenceModel
-from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.local.inference.inference_model import InferenceModel
+from distillkit_builtin.local.model.causal_lm import CausalLM
+from distillkit_builtin.local.training.policy import Policy
 
 
 def resolved_model(causal_lm: CausalLM) -> dict[str, JsonValue]:

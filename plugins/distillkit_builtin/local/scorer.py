@@ -12,12 +12,12 @@ from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
 from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import Tokenizer
 from distillkit.types import SampleRequest
-from distillkit_builtin.local.bounded_tokenizer import model_tokenizer
-from distillkit_builtin.local.fingerprint import model_fingerprint, number_format
-from distillkit_builtin.local.model_config import context_length, embedding_rows, read_config
+from distillkit_builtin.local.model_files.bounded_tokenizer import model_tokenizer
+from distillkit_builtin.local.model_files.fingerprint import model_fingerprint, number_format
+from distillkit_builtin.local.model_files.model_config import context_length, embedding_rows, read_config
+from distillkit_builtin.local.model_files.sequence_lengths import too_long, without
 from distillkit_builtin.local.options import LocalScorerOptions
 from distillkit_builtin.local.requirements import LIBRARIES, local_report
-from distillkit_builtin.local.sequence_lengths import too_long, without
 
 if TYPE_CHECKING:
     from distillkit_builtin.local.live_teacher import LiveLocalTeacher

@@ -19,13 +19,13 @@ from distillkit.roles.plugin import CheckReport
 from distillkit.tokenizer import Tokenizer
 from distillkit.training_data import Batch, StepResult
 from distillkit.types import SampleRequest
-from distillkit_builtin.local.bounded_tokenizer import model_tokenizer
-from distillkit_builtin.local.fingerprint import adapter_digest, model_fingerprint, number_format
-from distillkit_builtin.local.model_config import context_length, read_config, require_mergeable
+from distillkit_builtin.local.lora.starting_adapter import StartingAdapter, read_starting_adapter
+from distillkit_builtin.local.model_files.bounded_tokenizer import model_tokenizer
+from distillkit_builtin.local.model_files.fingerprint import adapter_digest, model_fingerprint, number_format
+from distillkit_builtin.local.model_files.model_config import context_length, read_config, require_mergeable
+from distillkit_builtin.local.model_files.sequence_lengths import too_long, without
 from distillkit_builtin.local.options import LocalStudentOptions
 from distillkit_builtin.local.requirements import LIBRARIES, local_report
-from distillkit_builtin.local.sequence_lengths import too_long, without
-from distillkit_builtin.local.starting_adapter import StartingAdapter, read_starting_adapter
 from distillkit_builtin.published_weights import declare_whole_weights
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class LocalStudent(LocalStudentOptions, Student, Sampler):
     def _require_trainable(self, run: RunContext, start: StartingAdapter | None) -> str | None:
         """What a LoRA is on. Raises InputError for what needs torch to be known, and can be known without weights."""
         from distillkit_builtin.local.device import device_in_check, require_compilable
-        from distillkit_builtin.local.trainable_adapter import describe_layers
+        from distillkit_builtin.local.training.trainable_adapter import describe_layers
 
         if self.compile == "always":
             require_compilable(device_in_check(run, self.device))
@@ -217,7 +217,7 @@ class LocalStudent(LocalStudentOptions, Student, Sampler):
 
     async def merge(self, run: RunContext, exported: Path, folder: Path) -> None:
         """A LoRA merged into `model`, or all weights; computed on the CPU."""
-        from distillkit_builtin.local.merged_export import WholeExport, write_whole_model
+        from distillkit_builtin.local.export.merged_export import WholeExport, write_whole_model
 
         tokenizer = model_tokenizer(run, self.tokenizer_model or self.model, self.model)
         export = WholeExport(exported, self.model, self.export_dtype, tokenizer, run.stop_ids)

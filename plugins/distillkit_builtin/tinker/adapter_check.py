@@ -17,10 +17,10 @@ from torch import Tensor
 from distillkit.errors import InputError
 from distillkit.files.atomic import write_json
 from distillkit_builtin.file_errors import first_names
-from distillkit_builtin.local.adapters import loaded_adapter, put_adapter, read_adapter
-from distillkit_builtin.local.lora import ADAPTER
-from distillkit_builtin.local.model_class import empty_model
-from distillkit_builtin.local.model_config import read_config
+from distillkit_builtin.local.lora.adapters import loaded_adapter, put_adapter, read_adapter
+from distillkit_builtin.local.lora.lora import ADAPTER
+from distillkit_builtin.local.model_files.model_class import empty_model
+from distillkit_builtin.local.model_files.model_config import read_config
 from distillkit_builtin.model_source import ADAPTER_CONFIG, BASE, read_adapter_config
 
 TENSOR = re.compile(r"base_model\.model\.(?P<layer>.+)\.lora_(?:A|B|embedding_A|embedding_B)(?:\.weight)?")

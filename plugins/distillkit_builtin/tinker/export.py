@@ -111,7 +111,7 @@ async def _save_external(
 
 def _complete(folder: Path, base: str, tokenizer: HFTokenizer) -> None:
     """What stands beside the weights. Raises InputError if PEFT would not load them whole."""
-    from distillkit_builtin.local.model_card import model_card
+    from distillkit_builtin.local.export.model_card import model_card
     from distillkit_builtin.tinker.adapter_check import complete_adapter
 
     complete_adapter(folder, base)

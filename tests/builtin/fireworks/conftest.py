@@ -12,7 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from fireworks.training.sdk import DeploymentSampler, FiretitanServiceClient
 
-    from distillkit_builtin.local.trainer import Trainer
+    from distillkit_builtin.local.training.trainer import Trainer
     from distillkit_loopback.fireworks.service import LoopbackService
 
 STUDENT = "accounts/fireworks/models/student"

@@ -64,7 +64,7 @@ async def test_scores_are_the_models_own_logprobs_of_the_response(
 ) -> None:
     from transformers import AutoModelForCausalLM
 
-    from distillkit_builtin.local.causal_lm import PromptAndResponse
+    from distillkit_builtin.local.model.causal_lm import PromptAndResponse
 
     (outcome,) = await score(scorer(model))
     network = AutoModelForCausalLM.from_pretrained(other_tiny_model)

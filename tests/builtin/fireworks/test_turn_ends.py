@@ -19,7 +19,7 @@ from distillkit.arrays import token_ids
 from distillkit.errors import InputError
 from distillkit.preflight.prepared_run import prepare_run
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local.causal_lm import PromptAndResponse
+from distillkit_builtin.local.model.causal_lm import PromptAndResponse
 
 pytest.importorskip("fireworks.training.sdk")
 

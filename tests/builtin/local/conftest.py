@@ -13,16 +13,16 @@ from distillkit.arrays import token_ids
 from distillkit.records import Rollout
 from distillkit.types import Message, SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
+from distillkit_builtin.local.batches.sequence_proof import proved
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.fast.pace import Pace
 from distillkit_builtin.local.fast.self_check import verified_backbone
 from distillkit_builtin.local.fast.slot_generator import SlotGenerator
 from distillkit_builtin.local.fixed.fixed_rows import FixedDecoder
-from distillkit_builtin.local.generator import Generator
-from distillkit_builtin.local.packed_attention import ATTENTION
-from distillkit_builtin.local.plain_generator import PlainGenerator
-from distillkit_builtin.local.sequence_proof import proved
+from distillkit_builtin.local.inference.generator import Generator
+from distillkit_builtin.local.model.causal_lm import CausalLM, PromptAndResponse
+from distillkit_builtin.local.packing.packed_attention import ATTENTION
+from distillkit_builtin.local.sampling.plain_generator import PlainGenerator
 
 
 @pytest.fixture(autouse=True, scope="session")

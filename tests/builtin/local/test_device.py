@@ -10,11 +10,11 @@ import torch
 from distillkit.records import Rollout
 from distillkit.testing import make_context
 from distillkit.types import SampleRequest
-from distillkit_builtin.local.adaptive_batch_size import AdaptiveBatchSize
-from distillkit_builtin.local.causal_lm import CausalLM
+from distillkit_builtin.local.batches.adaptive_batch_size import AdaptiveBatchSize
 from distillkit_builtin.local.device import Cancelled, Device, shared_device
-from distillkit_builtin.local.generator import Generator
-from distillkit_builtin.local.inference_model import sample_stream
+from distillkit_builtin.local.inference.generator import Generator
+from distillkit_builtin.local.inference.inference_model import sample_stream
+from distillkit_builtin.local.model.causal_lm import CausalLM
 
 SOON = 20.0
 """Seconds, on a busy machine too; left alone, the work in these tests takes minutes."""

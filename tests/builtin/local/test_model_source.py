@@ -20,10 +20,10 @@ from distillkit.arrays import token_ids
 from distillkit.errors import InputError
 from distillkit.testing import make_context, make_teacher
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
-from distillkit_builtin.local.fingerprint import model_fingerprint
-from distillkit_builtin.local.footprint import footprint
-from distillkit_builtin.local.model_config import context_length
+from distillkit_builtin.local.model.causal_lm import CausalLM, PromptAndResponse
+from distillkit_builtin.local.model.footprint import footprint
+from distillkit_builtin.local.model_files.fingerprint import model_fingerprint
+from distillkit_builtin.local.model_files.model_config import context_length
 from distillkit_builtin.local.requirements import local_report
 from distillkit_builtin.local.scorer import LocalScorer
 from distillkit_builtin.local.student import LocalStudent

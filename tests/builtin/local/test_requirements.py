@@ -24,14 +24,14 @@ from transformers import (
 
 from distillkit.errors import InputError
 from distillkit.testing import make_context, make_teacher
-from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device
-from distillkit_builtin.local.footprint import footprint, model_structure
-from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.local.model.causal_lm import CausalLM
+from distillkit_builtin.local.model.footprint import footprint, model_structure
 from distillkit_builtin.local.requirements import quieten
-from distillkit_builtin.local.sampling_copy import SamplingCopy
+from distillkit_builtin.local.sampling.sampling_copy import SamplingCopy
 from distillkit_builtin.local.scorer import LocalScorer
 from distillkit_builtin.local.student import LocalStudent
+from distillkit_builtin.local.training.policy import Policy
 
 Written = Callable[[PreTrainedConfig], str]
 

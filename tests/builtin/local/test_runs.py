@@ -16,9 +16,9 @@ from distillkit import RunConfig
 from distillkit.errors import InputError
 from distillkit.positions import TokenLoss
 from distillkit.testing import check_plugin, make_teacher
-from distillkit_builtin.local.causal_lm import CausalLM
-from distillkit_builtin.local.footprint import footprint
 from distillkit_builtin.local.memory.reports import LIBRARIES
+from distillkit_builtin.local.model.causal_lm import CausalLM
+from distillkit_builtin.local.model.footprint import footprint
 from distillkit_builtin.local.scorer import LocalScorer
 from distillkit_builtin.local.student import LocalStudent
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling

@@ -24,7 +24,7 @@ import distillkit
 from distillkit import InputError, RunConfig, RunResult
 from distillkit.cli.main import app
 from distillkit.testing import make_context
-from distillkit_builtin.local import export_check, merged_export
+from distillkit_builtin.local.export import export_check, merged_export
 from distillkit_builtin.local.student import LocalStudent
 
 Make = Callable[..., RunConfig]
@@ -229,7 +229,7 @@ def test_what_is_read_back_as_something_else_is_no_export(
 
 
 def test_a_weight_beyond_the_bases_format_is_refused(tmp_path: Path) -> None:
-    from distillkit_builtin.local.export_dtype import in_formats_of
+    from distillkit_builtin.local.export.export_dtype import in_formats_of
 
     tiny_models.write_model(tmp_path)
     base = AutoModelForCausalLM.from_pretrained(tmp_path)

@@ -20,7 +20,7 @@ from distillkit import Batch, Datum, EvalContext, EvalResult, Evaluator, Registr
 from distillkit.arrays import token_ids
 from distillkit.errors import InputError
 from distillkit.preflight.prepared_run import prepare_run
-from distillkit_builtin.local.causal_lm import PromptAndResponse
+from distillkit_builtin.local.model.causal_lm import PromptAndResponse
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 from distillkit_loopback.openai.network_model import NetworkModel
 from distillkit_loopback.openai.server import LoopbackServer

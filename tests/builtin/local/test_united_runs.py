@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 import distillkit
-from builtin.local.test_ranks import finished, metrics, torchrun
+from builtin.local.ranks.test_ranks import finished, metrics, torchrun
 from distillkit import RunConfig
 
 Make = Callable[..., RunConfig]

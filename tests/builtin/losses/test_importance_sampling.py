@@ -12,7 +12,7 @@ from distillkit.arrays import logprob_array
 from distillkit.records import Score, ScoredRollout, ScoreRequest
 from distillkit.testing import FakeStudent, check_plugin, complete_batch, make_rollout, make_row, make_scored
 from distillkit.types import Prompts, Route
-from distillkit_builtin.local.positions import SampledPositions
+from distillkit_builtin.local.training.positions import SampledPositions
 from distillkit_builtin.losses.importance_sampling import (
     Anchor,
     Extrapolation,

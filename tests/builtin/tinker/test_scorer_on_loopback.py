@@ -62,7 +62,7 @@ def requests(count: int = 1, **asked: Any) -> list[ScoreRequest]:
 def wanted(directory: str) -> Any:
     from transformers import AutoModelForCausalLM
 
-    from distillkit_builtin.local.causal_lm import PromptAndResponse
+    from distillkit_builtin.local.model.causal_lm import PromptAndResponse
 
     model = AutoModelForCausalLM.from_pretrained(directory)
     return plain_logprobs(model, PromptAndResponse(token_ids(PROMPT), token_ids(RESPONSE))).detach().numpy()

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 import distillkit
 from distillkit import RunConfig
 from distillkit.cli.main import app
-from distillkit_builtin.local import demo_model, requirements
+from distillkit_builtin.local import requirements
+from distillkit_builtin.local.model_files import demo_model
 
 Make = Callable[..., RunConfig]
 

@@ -13,10 +13,10 @@ from safetensors.torch import load_file
 from distillkit.arrays import frozen_array, token_ids
 from distillkit.training_data import Batch, Datum
 from distillkit.types import SampleKey
-from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device
-from distillkit_builtin.local.policy import Policy
-from distillkit_builtin.local.trainer import OptimizerOptions, Trainer
+from distillkit_builtin.local.model.causal_lm import CausalLM
+from distillkit_builtin.local.training.policy import Policy
+from distillkit_builtin.local.training.trainer import OptimizerOptions, Trainer
 from distillkit_builtin.losses.importance_sampling import importance_sampling
 from distillkit_loopback.fireworks.service import LoopbackService
 

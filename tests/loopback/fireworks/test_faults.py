@@ -34,7 +34,7 @@ from loopback.fireworks.sdk_calls import (
 )
 
 if TYPE_CHECKING:
-    from distillkit_builtin.local.trainer import Trainer
+    from distillkit_builtin.local.training.trainer import Trainer
 
     SamplerOf = Callable[..., DeploymentSampler]
 

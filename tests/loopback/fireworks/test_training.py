@@ -15,10 +15,10 @@ from fireworks.training.sdk import types
 from safetensors.torch import load_file
 
 from distillkit.arrays import token_ids
-from distillkit_builtin.local.causal_lm import PromptAndResponse
-from distillkit_builtin.local.policy import Policy
-from distillkit_builtin.local.sampling_copy import SamplingCopy
-from distillkit_builtin.local.trainer import Trainer
+from distillkit_builtin.local.model.causal_lm import PromptAndResponse
+from distillkit_builtin.local.sampling.sampling_copy import SamplingCopy
+from distillkit_builtin.local.training.policy import Policy
+from distillkit_builtin.local.training.trainer import Trainer
 from distillkit_loopback.fireworks.service import LoopbackService
 from loopback.fireworks.sdk_calls import (
     ADAM,

@@ -14,8 +14,6 @@ from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 from torch.nn import functional
 
-from distillkit_builtin.local.causal_lm import CausalLM
-from distillkit_builtin.local.fast.fused_ops import add_and_norm, norm_projections, normed_and_rotated, rms_norm
 from distillkit_builtin.local.fast.layer_weights import LayerWeights
 from distillkit_builtin.local.fast.rotary import RotaryAngles
 from distillkit_builtin.local.fast.supported_models import (
@@ -25,8 +23,10 @@ from distillkit_builtin.local.fast.supported_models import (
     rotary_kinds,
     windows,
 )
-from distillkit_builtin.local.lora import AdaptedLinear
-from distillkit_builtin.local.model_class import text_decoder
+from distillkit_builtin.local.lora.lora import AdaptedLinear
+from distillkit_builtin.local.model.causal_lm import CausalLM
+from distillkit_builtin.local.model.fused_ops import add_and_norm, norm_projections, normed_and_rotated, rms_norm
+from distillkit_builtin.local.model_files.model_class import text_decoder
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from distillkit.types import SampleRequest
-from distillkit_builtin.local.fast.fused_ops import fused
+from distillkit_builtin.local.model.fused_ops import fused
 
 
 @dataclass(frozen=True, slots=True)

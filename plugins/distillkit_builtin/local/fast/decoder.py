@@ -11,20 +11,20 @@ from torch.nn.utils.rnn import pad_sequence
 
 from distillkit.arrays import IntArray
 from distillkit.types import SampleRequest, SamplingParams
+from distillkit_builtin.local.batches.micro_batching import padded_micro_batches
+from distillkit_builtin.local.batches.shared_prompts import DistinctPrompts
 from distillkit_builtin.local.fast.attention import CausalAttention, DecodeAttention, Keep
 from distillkit_builtin.local.fast.backbone import FastBackbone
 from distillkit_builtin.local.fast.decode_state import DecodeState
-from distillkit_builtin.local.fast.fused_ops import logprobs_of
 from distillkit_builtin.local.fast.kv_slots import KVSlots
 from distillkit_builtin.local.fast.rotary import RotaryAngles
 from distillkit_builtin.local.fast.sample_token import sample_token
 from distillkit_builtin.local.fast.slot_tables import SlotTables, WantedKey, wanted_key
 from distillkit_builtin.local.fast.truncation import truncated_logits
 from distillkit_builtin.local.fixed.step_graph import CudaCapture, StepGraph
-from distillkit_builtin.local.known_ids import KnownIds, is_greedy
-from distillkit_builtin.local.micro_batching import padded_micro_batches
-from distillkit_builtin.local.plain_generator import truncated_logprobs
-from distillkit_builtin.local.shared_prompts import DistinctPrompts
+from distillkit_builtin.local.model.fused_ops import logprobs_of
+from distillkit_builtin.local.sampling.known_ids import KnownIds, is_greedy
+from distillkit_builtin.local.sampling.plain_generator import truncated_logprobs
 
 PREFILL_TOKENS = 16_384
 """Tokens of prompts that are computed at once."""

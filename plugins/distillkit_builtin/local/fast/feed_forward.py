@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from distillkit_builtin.local.fast.few_rows import gate_tiles
-from distillkit_builtin.local.fast.fused_ops import gated, joined, weighted_sum
 from distillkit_builtin.local.fast.projection import Projection
+from distillkit_builtin.local.model.fused_ops import gated, joined, weighted_sum
 
 
 class FeedForward(Protocol):

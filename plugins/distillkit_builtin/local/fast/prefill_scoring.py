@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from distillkit.arrays import IntArray
-from distillkit_builtin.local.causal_lm import PromptAndResponse, ResponseStates
+from distillkit_builtin.local.batches.shared_prompts import DistinctPrompts
 from distillkit_builtin.local.fast.attention import CausalAttention, KeysValues, Prefix, copied_into
 from distillkit_builtin.local.fast.backbone import FastBackbone
 from distillkit_builtin.local.fast.rotary import RotaryAngles
-from distillkit_builtin.local.shared_prompts import DistinctPrompts
+from distillkit_builtin.local.model.causal_lm import PromptAndResponse, ResponseStates
 
 MIN_SAVING, ON_CUDA = 0.1, 0.35
 """The share of all tokens that must be saved for prompts with several responses to be computed on their own.

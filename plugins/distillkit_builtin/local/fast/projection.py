@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from distillkit_builtin.local.fast.few_rows import split_tiles
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
-from distillkit_builtin.local.lora import ADAPTER, AdaptedLinear
+from distillkit_builtin.local.lora.lora import ADAPTER, AdaptedLinear
 
 
 @dataclass(frozen=True, slots=True)

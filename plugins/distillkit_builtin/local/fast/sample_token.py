@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from distillkit_builtin.local.fast.fused_ops import fused_by_width
+from distillkit_builtin.local.model.fused_ops import fused_by_width
 
 CHUNK = 128
 """Tokens whose probabilities are summed first; the running sum goes over the chunks, and then inside one."""

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from distillkit.errors import InputError
 from distillkit_builtin.file_errors import first_line
-from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.fast.attention import CausalAttention, DecodeAttention
 from distillkit_builtin.local.fast.backbone import Attention, FastBackbone
 from distillkit_builtin.local.fast.kv_slots import KVSlots
 from distillkit_builtin.local.fast.rotary import RotaryAngles
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
 from distillkit_builtin.local.fixed.step_graph import CudaCapture
-from distillkit_builtin.local.model_class import MODEL_ERRORS
+from distillkit_builtin.local.model.causal_lm import CausalLM
+from distillkit_builtin.local.model_files.model_class import MODEL_ERRORS
 
 PREFILLED, DECODED = 24, 4
 """Tokens that are computed at once, and one by one behind them."""

@@ -18,7 +18,7 @@ from distillkit_builtin.local.fast.backbone import FastBackbone
 from distillkit_builtin.local.fast.decoder import Decoder, Progress
 from distillkit_builtin.local.fast.kv_slots import power_of_two
 from distillkit_builtin.local.fast.pace import ELSEWHERE, ON_CUDA, Pace
-from distillkit_builtin.local.known_ids import KnownIds
+from distillkit_builtin.local.sampling.known_ids import KnownIds
 
 TOKENS_PER_STOP_CHARACTER = 8
 """Tokens that a character of a stop string may be spread over: four bytes, and what decodes to nothing."""

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from distillkit_builtin.local.fast.decode_state import DecodeState
-from distillkit_builtin.local.token_tables import sampled_tables
+from distillkit_builtin.local.sampling.token_tables import sampled_tables
 
 WantedKey = tuple[tuple[str, int], ...]
 """What is wanted, as a key; empty for the sampled tokens alone."""

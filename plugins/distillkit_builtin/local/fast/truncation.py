@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from distillkit.types import SamplingParams
-from distillkit_builtin.local.fast.fused_ops import fused_by_width
+from distillkit_builtin.local.model.fused_ops import fused_by_width
 
 BITS = 2
 """That one pass over the vocabulary decides: its three thresholds are compared at once. 1 and 4 are slower (H100)."""

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from distillkit_builtin.local.cached_rows import CachedRows
-from distillkit_builtin.local.causal_lm import CausalLM
+from distillkit_builtin.local.batches.cached_rows import CachedRows
 from distillkit_builtin.local.fixed.fixed_step import FixedStep, StepTensors
 from distillkit_builtin.local.fixed.fused_norms import FusedNorms
 from distillkit_builtin.local.fixed.step_graph import Capture
 from distillkit_builtin.local.fixed.stored_layer import StoredLayer
+from distillkit_builtin.local.model.causal_lm import CausalLM
 
 SHORTEST = 256
 """Columns of the shortest step; others have twice as many as the one before."""

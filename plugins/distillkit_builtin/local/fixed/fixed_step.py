@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
-from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.fixed.fixed_layers import FixedKeys, FixedStates
 from distillkit_builtin.local.fixed.fused_norms import FusedNorms
 from distillkit_builtin.local.fixed.step_graph import Capture, StepGraph
 from distillkit_builtin.local.fixed.stored_layer import StoredLayer
+from distillkit_builtin.local.model.causal_lm import CausalLM
 
 
 @dataclass(frozen=True, slots=True)

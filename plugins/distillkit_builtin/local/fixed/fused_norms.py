@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo import maybe_mark_dynamic
 
-from distillkit_builtin.local.fast.fused_ops import can_compile
+from distillkit_builtin.local.model.fused_ops import can_compile
 
 Forward = Callable[[nn.Module, Tensor], Tensor]
 """A class's own forward, of a module and rows [n, width]."""

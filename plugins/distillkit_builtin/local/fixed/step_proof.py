@@ -17,15 +17,8 @@ from torch import Tensor
 
 from distillkit.errors import InputError
 from distillkit_builtin.file_errors import one_line
-from distillkit_builtin.local.cached_rows import CachedRows
-from distillkit_builtin.local.causal_lm import CausalLM
-from distillkit_builtin.local.fixed.fixed_rows import FixedDecoder, FixedRows
-from distillkit_builtin.local.fixed.fused_norms import FusedNorms
-from distillkit_builtin.local.fixed.host_reads import nothing_waits
-from distillkit_builtin.local.fixed.step_graph import Capture
-from distillkit_builtin.local.fixed.unsupported_step import UnsupportedStepError
-from distillkit_builtin.local.model_class import MODEL_ERRORS
-from distillkit_builtin.local.sequence_proof import (
+from distillkit_builtin.local.batches.cached_rows import CachedRows
+from distillkit_builtin.local.batches.sequence_proof import (
     BEYOND,
     LONGEST_WINDOW,
     MAX_NOISE,
@@ -34,6 +27,13 @@ from distillkit_builtin.local.sequence_proof import (
     TOLERANCE_OF_KERNELS,
     windows,
 )  # fmt: skip
+from distillkit_builtin.local.fixed.fixed_rows import FixedDecoder, FixedRows
+from distillkit_builtin.local.fixed.fused_norms import FusedNorms
+from distillkit_builtin.local.fixed.host_reads import nothing_waits
+from distillkit_builtin.local.fixed.step_graph import Capture
+from distillkit_builtin.local.fixed.unsupported_step import UnsupportedStepError
+from distillkit_builtin.local.model.causal_lm import CausalLM
+from distillkit_builtin.local.model_files.model_class import MODEL_ERRORS
 
 LONG, SHORT, MIDDLE = 13, 3, 8
 """Tokens of the prompts; the first is longer where windows are."""

@@ -6,10 +6,10 @@ from distillkit_builtin.local.fast.decoder import PREFILL_TOKENS
 from distillkit_builtin.local.fast.self_check import TOLERANCE
 from distillkit_builtin.local.fast.slot_generator import ROUND
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError, require_supported
-from distillkit_builtin.local.footprint import Footprint
 from distillkit_builtin.local.memory.work import Work
+from distillkit_builtin.local.model.footprint import Footprint
+from distillkit_builtin.local.model.token_logprobs import CHUNK_TOKENS, ON_CUDA
 from distillkit_builtin.local.option_types import ForwardName
-from distillkit_builtin.local.token_logprobs import CHUNK_TOKENS, ON_CUDA
 
 FLOAT32 = 4
 SAMPLED_LOGITS = 4

@@ -6,19 +6,19 @@ import numpy as np
 import torch
 
 from distillkit.errors import InputError
-from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
-from distillkit_builtin.local.footprint import Footprint, model_on_meta
 from distillkit_builtin.local.memory.training_trace import META, row_on_meta
-from distillkit_builtin.local.model_class import MODEL_ERRORS
-from distillkit_builtin.local.model_config import config_state
+from distillkit_builtin.local.model.causal_lm import CausalLM, PromptAndResponse
+from distillkit_builtin.local.model.footprint import Footprint, model_on_meta
+from distillkit_builtin.local.model_files.model_class import MODEL_ERRORS
+from distillkit_builtin.local.model_files.model_config import config_state
 from distillkit_builtin.local.option_types import ForwardName
-from distillkit_builtin.local.packed_attention import AttentionCall
-from distillkit_builtin.local.packed_forward import packed_hidden_states
-from distillkit_builtin.local.packing import PackedRow
-from distillkit_builtin.local.packing_conditions import declared_windows, require_declared
-from distillkit_builtin.local.packing_proof import TOLERANCE
+from distillkit_builtin.local.packing.packed_attention import AttentionCall
+from distillkit_builtin.local.packing.packed_forward import packed_hidden_states
+from distillkit_builtin.local.packing.packing import PackedRow
+from distillkit_builtin.local.packing.packing_conditions import declared_windows, require_declared
+from distillkit_builtin.local.packing.packing_proof import TOLERANCE
 from distillkit_builtin.model_source import resolve_model
 
 

@@ -6,13 +6,10 @@ import torch
 from pydantic import JsonValue
 
 from distillkit import MemoryReport, MemoryUse, Plan, RunContext
-from distillkit_builtin.local.adaptive_batch_size import default_batch_size
+from distillkit_builtin.local.batches.adaptive_batch_size import default_batch_size
 from distillkit_builtin.local.build_student import recomputes, shards
-from distillkit_builtin.local.chunked_loss import chunk_size
-from distillkit_builtin.local.compiled_layers import compiles_unasked
 from distillkit_builtin.local.device import device_in_check
 from distillkit_builtin.local.fast.kv_slots import LARGE
-from distillkit_builtin.local.footprint import Footprint, footprint
 from distillkit_builtin.local.live_teacher import SCORED, SCORED_ON_CUDA
 from distillkit_builtin.local.memory.inference_sizes import (
     keeps_slots,
@@ -22,16 +19,19 @@ from distillkit_builtin.local.memory.inference_sizes import (
     scoring_bytes,
     slot_bytes,
 )
+from distillkit_builtin.local.memory.micro_batch_size import has_wide_layers, micro_batch_tokens
 from distillkit_builtin.local.memory.packing_expected import packs
 from distillkit_builtin.local.memory.room import device_memory, host_memory
+from distillkit_builtin.local.memory.sampling_weights import merges_lora
 from distillkit_builtin.local.memory.training_sizes import LossChunks, Passes
 from distillkit_builtin.local.memory.training_trace import Training
 from distillkit_builtin.local.memory.work import Work
-from distillkit_builtin.local.micro_batch_size import has_wide_layers, micro_batch_tokens
-from distillkit_builtin.local.model_config import read_config
+from distillkit_builtin.local.model.footprint import Footprint, footprint
+from distillkit_builtin.local.model_files.model_config import read_config
 from distillkit_builtin.local.options import LocalScorerOptions, LocalStudentOptions
-from distillkit_builtin.local.sampling_weights import merges_lora
-from distillkit_builtin.local.trainable_adapter import lora_size
+from distillkit_builtin.local.packing.compiled_layers import compiles_unasked
+from distillkit_builtin.local.training.chunked_loss import chunk_size
+from distillkit_builtin.local.training.trainable_adapter import lora_size
 from distillkit_builtin.model_source import resolve_model
 
 LIBRARIES = 600 * 2**20

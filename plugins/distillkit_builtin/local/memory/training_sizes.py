@@ -2,7 +2,7 @@
 
 Where layers are not compiled, by doing it on the meta device. For compiled layers it is reckoned by what PyTorch's
 partitioner keeps of a layer like Llama's or Qwen3's, which can be seen without a GPU (tests/builtin/local/
-test_compiled_layers.py), and was compared with the measured peaks of benchmarks/README.md.
+packing/test_compiled_layers.py), and was compared with the measured peaks of benchmarks/README.md.
 """
 
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 
 from distillkit import MemoryUse
-from distillkit_builtin.local.footprint import Footprint
 from distillkit_builtin.local.memory.inference_sizes import FLOAT32, logits_bytes
 from distillkit_builtin.local.memory.training_trace import Training, traced_bytes
 from distillkit_builtin.local.memory.work import Work
+from distillkit_builtin.local.model.footprint import Footprint
 
 BACKWARD = 4
 """Gradients of the widest layers' outputs that are there at once."""

@@ -10,18 +10,18 @@ from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from distillkit.errors import InputError
-from distillkit_builtin.local.activation_checkpointing import checkpoint_activations
-from distillkit_builtin.local.attention_choice import attending_by
-from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse, ResponseStates
 from distillkit_builtin.local.device import Device
-from distillkit_builtin.local.footprint import model_on_meta
-from distillkit_builtin.local.lora_placement import LayerOptions
+from distillkit_builtin.local.lora.lora_placement import LayerOptions
 from distillkit_builtin.local.memory.allocation_meter import AllocationMeter
-from distillkit_builtin.local.model_class import MODEL_ERRORS
-from distillkit_builtin.local.packed_attention import SHORT, packed_attention
-from distillkit_builtin.local.packed_forward import packed_hidden_states
-from distillkit_builtin.local.packing import PackedRow
-from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.local.model.attention_choice import attending_by
+from distillkit_builtin.local.model.causal_lm import CausalLM, PromptAndResponse, ResponseStates
+from distillkit_builtin.local.model.footprint import model_on_meta
+from distillkit_builtin.local.model_files.model_class import MODEL_ERRORS
+from distillkit_builtin.local.packing.packed_attention import SHORT, packed_attention
+from distillkit_builtin.local.packing.packed_forward import packed_hidden_states
+from distillkit_builtin.local.packing.packing import PackedRow
+from distillkit_builtin.local.training.activation_checkpointing import checkpoint_activations
+from distillkit_builtin.local.training.policy import Policy
 
 META = torch.device("meta")
 ATTENTION = "distillkit_counted"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from distillkit import Plan, Rank
-from distillkit_builtin.local.causal_lm import PromptAndResponse
+from distillkit_builtin.local.model.causal_lm import PromptAndResponse
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ equally many micro-batches, wait for each other for ever.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from distillkit_builtin.local.batching import Batching
+from distillkit_builtin.local.model.batching import Batching
 
 
 @dataclass(frozen=True, slots=True)

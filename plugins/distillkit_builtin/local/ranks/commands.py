@@ -16,8 +16,8 @@ from distillkit_builtin.local.options import LocalScorerOptions
 from distillkit_builtin.local.ranks.agreement import Ways
 from distillkit_builtin.local.ranks.rank_fingerprint import Fingerprint, student_fingerprint, teacher_fingerprint
 from distillkit_builtin.local.ranks.worker_state import WorkerState
-from distillkit_builtin.local.trainer import GradientShare
-from distillkit_builtin.local.trainer_checkpoint import SavedTrainer
+from distillkit_builtin.local.training.trainer import GradientShare
+from distillkit_builtin.local.training.trainer_checkpoint import SavedTrainer
 
 Stream = Callable[[object], None]
 """Sends one value to rank 0 while the command is still being executed."""

@@ -14,11 +14,11 @@ from distillkit.context import RunContext
 from distillkit.records import Rollout, Score, ScoreRequest, Weights
 from distillkit.training_data import Batch, StepResult
 from distillkit.types import SampleRequest, Teacher
-from distillkit_builtin.local.causal_lm import PromptAndResponse
+from distillkit_builtin.local.batches.micro_batching import balanced_shares
 from distillkit_builtin.local.device import shared_device
 from distillkit_builtin.local.live_student import LiveLocalStudent, load_proved
 from distillkit_builtin.local.live_teacher import LiveLocalTeacher
-from distillkit_builtin.local.micro_batching import balanced_shares
+from distillkit_builtin.local.model.causal_lm import PromptAndResponse
 from distillkit_builtin.local.options import LocalScorerOptions, LocalStudentOptions
 from distillkit_builtin.local.ranks.agreement import Ways, difference, plainest
 from distillkit_builtin.local.ranks.commands import (
@@ -46,7 +46,7 @@ from distillkit_builtin.local.ranks.rank_fingerprint import (
     teacher_fingerprint,
 )
 from distillkit_builtin.local.ranks.worker_pool import WorkerPool, shared_worker_pool
-from distillkit_builtin.local.trainer import GradientShare, step_result
+from distillkit_builtin.local.training.trainer import GradientShare, step_result
 
 log = logging.getLogger("distillkit")
 T = TypeVar("T")

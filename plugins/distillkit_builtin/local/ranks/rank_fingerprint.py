@@ -20,8 +20,8 @@ from distillkit.tokenizer import tokenizer_fingerprint
 from distillkit.types import Teacher
 from distillkit_builtin.hf_tokenizer import shared_tokenizer
 from distillkit_builtin.local.device import resolve_dtype
-from distillkit_builtin.local.fingerprint import adapter_digest, model_fingerprint
-from distillkit_builtin.local.model_config import read_config
+from distillkit_builtin.local.model_files.fingerprint import adapter_digest, model_fingerprint
+from distillkit_builtin.local.model_files.model_config import read_config
 from distillkit_builtin.local.option_types import DTypeName
 from distillkit_builtin.local.options import LocalScorerOptions, LocalStudentOptions
 from distillkit_builtin.local.requirements import LIBRARIES

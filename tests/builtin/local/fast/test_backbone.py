@@ -5,15 +5,15 @@ import pytest
 import torch
 from helpers import tiny_models
 
-from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.fast import attention, self_check
 from distillkit_builtin.local.fast.attention import CausalAttention
 from distillkit_builtin.local.fast.backbone import FastBackbone
 from distillkit_builtin.local.fast.projection import side_by_side
 from distillkit_builtin.local.fast.self_check import verified_backbone
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
-from distillkit_builtin.local.policy import Policy
-from distillkit_builtin.local.sampling_copy import SamplingCopy
+from distillkit_builtin.local.model.causal_lm import CausalLM
+from distillkit_builtin.local.sampling.sampling_copy import SamplingCopy
+from distillkit_builtin.local.training.policy import Policy
 
 Load = Callable[..., CausalLM]
 IDS = torch.arange(3, 23)

@@ -12,7 +12,6 @@ from builtin.local.conftest import plain_logprobs
 from distillkit.arrays import token_ids
 from distillkit.records import Rollout
 from distillkit.types import SampleKey, SampleRequest, SamplingParams
-from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.fast import self_check
 from distillkit_builtin.local.fast.attention import CausalAttention
 from distillkit_builtin.local.fast.backbone import FastBackbone
@@ -20,10 +19,11 @@ from distillkit_builtin.local.fast.feed_forward import Experts
 from distillkit_builtin.local.fast.layer_weights import LayerWeights
 from distillkit_builtin.local.fast.self_check import verified_backbone
 from distillkit_builtin.local.fast.supported_models import FAMILIES, UnsupportedModelError
-from distillkit_builtin.local.generator import Generator
-from distillkit_builtin.local.policy import Policy
-from distillkit_builtin.local.sampling_copy import SamplingCopy
-from distillkit_builtin.local.scoring import score_logprobs
+from distillkit_builtin.local.inference.generator import Generator
+from distillkit_builtin.local.inference.scoring import score_logprobs
+from distillkit_builtin.local.model.causal_lm import CausalLM, PromptAndResponse
+from distillkit_builtin.local.sampling.sampling_copy import SamplingCopy
+from distillkit_builtin.local.training.policy import Policy
 
 NAMES = sorted({**FAST_FAMILIES, **WRAPPERS})
 IDS = torch.from_numpy(np.random.default_rng(3).integers(3, 240, 30))

@@ -10,8 +10,8 @@ from torch import Tensor
 from distillkit_builtin.local.fast import feed_forward, few_rows, projection
 from distillkit_builtin.local.fast.feed_forward import GatedLayer, SharedExpert
 from distillkit_builtin.local.fast.few_rows import GATES, PARTS, Tiles, gate_tiles, split_tiles
-from distillkit_builtin.local.fast.fused_ops import add_and_norm, gated
 from distillkit_builtin.local.fast.projection import Projection
+from distillkit_builtin.local.model.fused_ops import add_and_norm, gated
 
 OUT_600M, DOWN_600M, GATE_UP_600M = (1024, 2048), (1024, 3072), (6144, 1024)
 OUT_8B, DOWN_8B, GATE_UP_8B = (4096, 4096), (4096, 12_288), (24_576, 4096)

@@ -13,8 +13,8 @@ if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
 from distillkit_builtin.local.fast import few_rows, few_rows_kernel
 from distillkit_builtin.local.fast.feed_forward import GatedLayer
 from distillkit_builtin.local.fast.few_rows import Tiles
-from distillkit_builtin.local.fast.fused_ops import add_and_norm, gated
 from distillkit_builtin.local.fast.projection import Projection
+from distillkit_builtin.local.model.fused_ops import add_and_norm, gated
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 ROWS = [1, 3, 17, 64]

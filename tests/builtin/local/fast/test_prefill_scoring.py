@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from distillkit_builtin.local.causal_lm import PromptAndResponse
+from distillkit_builtin.local.batches.shared_prompts import DistinctPrompts
 from distillkit_builtin.local.fast.prefill_scoring import saves_enough
-from distillkit_builtin.local.shared_prompts import DistinctPrompts
+from distillkit_builtin.local.model.causal_lm import PromptAndResponse
 
 
 @pytest.mark.parametrize(

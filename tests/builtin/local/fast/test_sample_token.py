@@ -3,8 +3,8 @@ from collections import Counter
 import pytest
 import torch
 
-from distillkit_builtin.local.fast.fused_ops import logprobs_of
 from distillkit_builtin.local.fast.sample_token import CHUNK, sample_token
+from distillkit_builtin.local.model.fused_ops import logprobs_of
 
 
 def distribution(size: int) -> torch.Tensor:

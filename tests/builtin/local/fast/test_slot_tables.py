@@ -14,10 +14,10 @@ from helpers.tiny_models import write_tokenizer
 from distillkit.records import Rollout
 from distillkit.types import SampleRequest
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.fast.self_check import verified_backbone
 from distillkit_builtin.local.fast.slot_generator import SlotGenerator
+from distillkit_builtin.local.model.causal_lm import CausalLM
 
 if not torch.cuda.is_available():
     pytest.skip("CUDA graphs need a GPU", allow_module_level=True)

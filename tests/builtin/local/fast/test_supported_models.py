@@ -9,7 +9,6 @@ from helpers.fast_families import FAST_FAMILIES, fast_family
 from helpers.tiny_wrappers import wrapper_config
 from transformers import AutoConfig, PreTrainedConfig
 
-from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.fast import self_check
 from distillkit_builtin.local.fast.self_check import verified_backbone
@@ -20,8 +19,9 @@ from distillkit_builtin.local.fast.supported_models import (
     rotary_kinds,
     windows,
 )
-from distillkit_builtin.local.forward_choice import choose_backbone
-from distillkit_builtin.local.model_class import auto_class
+from distillkit_builtin.local.inference.forward_choice import choose_backbone
+from distillkit_builtin.local.model.causal_lm import CausalLM
+from distillkit_builtin.local.model_files.model_class import auto_class
 
 
 @pytest.mark.parametrize("kind", sorted(set(FAMILIES) - {"gemma2"}))

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from distillkit.types import SamplingParams
-from distillkit_builtin.local import plain_generator
 from distillkit_builtin.local.fast import truncation
 from distillkit_builtin.local.fast.truncation import keep_top_k, keep_top_p, ordered_keys, truncated_logits
-from distillkit_builtin.local.plain_generator import truncated_logprobs
+from distillkit_builtin.local.sampling import plain_generator
+from distillkit_builtin.local.sampling.plain_generator import truncated_logprobs
 
 INF = torch.inf
 ROUNDING = 1e-5

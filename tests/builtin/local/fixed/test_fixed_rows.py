@@ -13,9 +13,9 @@ from distillkit.arrays import token_ids
 from distillkit.records import Rollout
 from distillkit.types import SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.fixed.fixed_rows import ROUND, FixedDecoder
-from distillkit_builtin.local.plain_generator import PlainGenerator
+from distillkit_builtin.local.model.causal_lm import CausalLM
+from distillkit_builtin.local.sampling.plain_generator import PlainGenerator
 
 Sample = Callable[..., list[Rollout]]
 

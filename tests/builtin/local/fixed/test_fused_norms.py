@@ -12,10 +12,10 @@ from helpers.recorded_work import RecordedWork
 from torch import Tensor, nn
 
 from distillkit.arrays import token_ids
-from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.fixed.fused_norms import Forward, FusedNorms
 from distillkit_builtin.local.fixed.step_proof import proved_decoder
-from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.local.model.causal_lm import CausalLM, PromptAndResponse
+from distillkit_builtin.local.training.policy import Policy
 
 NORMS = {"llama": 5, "olmo2": 9, "gemma3_text": 13, "qwen3": 9, "cohere": 3, "deepseek_v3": 9}
 """How many a model of two layers has: 2 or 4 a layer, 2 more where heads or latents are normed, and the last."""

@@ -11,16 +11,16 @@ from helpers.model_families import random_causal_lm
 from helpers.recorded_work import RecordedWork
 from torch import Tensor
 
-from distillkit_builtin.local.causal_lm import CausalLM
+from distillkit_builtin.local.batches.sequence_proof import proved
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.fixed.fixed_rows import FixedDecoder
 from distillkit_builtin.local.fixed.host_reads import nothing_waits
 from distillkit_builtin.local.fixed.step_graph import Capture
 from distillkit_builtin.local.fixed.step_proof import proved_decoder
 from distillkit_builtin.local.fixed.unsupported_step import UnsupportedStepError
-from distillkit_builtin.local.lora import lora_layers
-from distillkit_builtin.local.policy import Policy
-from distillkit_builtin.local.sequence_proof import proved
+from distillkit_builtin.local.lora.lora import lora_layers
+from distillkit_builtin.local.model.causal_lm import CausalLM
+from distillkit_builtin.local.training.policy import Policy
 
 RECORDED = (
     "llama", "gemma2", "gemma3_text", "gemma3n_text", "gemma4_text", "qwen3", "mistral", "olmo2", "olmo3", "cohere2",

@@ -21,14 +21,14 @@ from transformers import (
 import distillkit
 from distillkit import Registry, RunConfig
 from distillkit.preflight.prepared_run import prepare_run
-from distillkit_builtin.local.activation_checkpointing import checkpoint_activations
-from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.memory.allocation_meter import AllocationMeter
 from distillkit_builtin.local.memory.inference_sizes import routed_numbers
 from distillkit_builtin.local.memory.reports import LIBRARIES
 from distillkit_builtin.local.memory.training_trace import Training, traced_bytes
-from distillkit_builtin.local.policy import Policy
+from distillkit_builtin.local.model.causal_lm import CausalLM, PromptAndResponse
+from distillkit_builtin.local.training.activation_checkpointing import checkpoint_activations
+from distillkit_builtin.local.training.policy import Policy
 
 Make = Callable[..., RunConfig]
 WIDER: dict[str, Any] = {

@@ -9,11 +9,9 @@ import torch
 from helpers.model_families import random_model
 from transformers import AutoConfig
 
-from distillkit_builtin.local.cached_rows import CachedRows
-from distillkit_builtin.local.causal_lm import CausalLM
+from distillkit_builtin.local.batches.cached_rows import CachedRows
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.fixed.fixed_rows import FixedDecoder
-from distillkit_builtin.local.footprint import footprint
 from distillkit_builtin.local.memory.inference_sizes import (
     keeps_slots,
     routed_numbers,
@@ -21,6 +19,8 @@ from distillkit_builtin.local.memory.inference_sizes import (
     slot_bytes,
 )
 from distillkit_builtin.local.memory.work import Work
+from distillkit_builtin.local.model.causal_lm import CausalLM
+from distillkit_builtin.local.model.footprint import footprint
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ import pytest
 import torch
 from helpers.model_families import random_model
 
-from distillkit_builtin.local.causal_lm import CausalLM
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
-from distillkit_builtin.local.footprint import footprint
 from distillkit_builtin.local.memory.packing_expected import packs
-from distillkit_builtin.local.packing_proof import require_packable
+from distillkit_builtin.local.model.causal_lm import CausalLM
+from distillkit_builtin.local.model.footprint import footprint
+from distillkit_builtin.local.packing.packing_proof import require_packable
 
 FAMILIES: Mapping[str, dict[str, Any]] = {
     "llama": {}, "qwen3_moe": {"moe_intermediate_size": 16}, "gpt2": {}, "olmo2": {}, "mistral": {"sliding_window": 12},

@@ -10,16 +10,16 @@ from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 from distillkit.arrays import token_ids
 from distillkit.types import SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from distillkit_builtin.local.causal_lm import CausalLM, PromptAndResponse
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.fast.backbone import FastBackbone
 from distillkit_builtin.local.fast.decoder import Decoder
 from distillkit_builtin.local.fast.prefill_scoring import prefill_response_states
-from distillkit_builtin.local.footprint import footprint
-from distillkit_builtin.local.known_ids import KnownIds
 from distillkit_builtin.local.memory.allocation_meter import AllocationMeter
 from distillkit_builtin.local.memory.inference_sizes import sampling_bytes
 from distillkit_builtin.local.memory.work import Work
+from distillkit_builtin.local.model.causal_lm import CausalLM, PromptAndResponse
+from distillkit_builtin.local.model.footprint import footprint
+from distillkit_builtin.local.sampling.known_ids import KnownIds
 
 PROMPTS, LENGTH, NEW = 8, 64, 16
 
