@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from benchmarks.speed import ours, ours_sampling
 from benchmarks.speed.device_memory import HeldMemory
@@ -19,6 +21,9 @@ from benchmarks.speed.shapes import SHAPES
 from benchmarks.speed.sides import STEPS
 from benchmarks.speed.step_tables import table_lines
 from benchmarks.speed.trl_settings import config_options, utilization
+from distillkit_builtin.local.batches.shared_prompts import DistinctPrompts
+from distillkit_builtin.local.fast.prefill_scoring import saves_enough
+from distillkit_builtin.local.model.causal_lm import PromptAndResponse
 
 TINY, H200 = SHAPES["tiny"], 141 * 2**30
 
@@ -101,6 +106,16 @@ def test_prompts_that_are_read_once_are_counted_once() -> None:
     assert replace(wide, device="cpu").scoring_flops < 0.8 * wide.scoring_flops
     alone = replace(TINY, completions=1)
     assert TINY.training_flops < 2 * alone.training_flops
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize(("prompt", "new", "each"), [(128, 256, 1), (40, 360, 2), (128, 256, 8), (384, 128, 8)])
+def test_what_scoring_computes_is_counted_as_it_decides(device: str, prompt: int, new: int, each: int) -> None:
+    shape = replace(TINY, prompts=4, completions=each, prompt_tokens=prompt, new_tokens=new, device=device)
+    items = [PromptAndResponse(np.full(prompt, i // each), np.arange(new)) for i in range(shape.sequences)]
+    distinct = DistinctPrompts.of(item.prompt_ids for item in items).prompts
+    once = saves_enough(items, distinct, 0, torch.device(device))
+    assert (shape.scoring_flops < replace(shape, prompts=shape.sequences, completions=1).scoring_flops) is once
 
 
 def test_the_8b_is_taught_by_its_own_files(tmp_path: Path) -> None:

@@ -12,19 +12,16 @@ from dataclasses import dataclass, field
 
 from distillkit.data.turn_end_maps import TurnEndMaps
 from distillkit.errors import PluginError
-from distillkit.events import Phase, PhaseProgress
+from distillkit.events import PhaseProgress
 from distillkit.loop.outcomes import LostCompletion, Outcomes, Stage, WindowRequests
 from distillkit.loop.task_groups import closing, first_error
+from distillkit.loop.told_progress import ToldProgress
 from distillkit.loop.window_results import WindowResults
 from distillkit.records import Failure, Rollout, Score, ScoreRequest
 from distillkit.roles.attribution import attribute_to
 from distillkit.roles.returned import require_yielded, stream
 from distillkit.roles.sampler import Sampler
 from distillkit.roles.scorer import Scorer
-
-MOST_TOLD = 200
-"""Of a window with so many completions sinks hear of every second one, with twice as many of every third; and when
-all are there."""
 
 
 @dataclass(slots=True)
@@ -53,7 +50,7 @@ class Scheduler:
     scorers: Mapping[str, Scorer]
     """Teacher name to the scorer of that teacher."""
     progress: Callable[[PhaseProgress], None]
-    """Hears of every outcome of a window with fewer completions than `MOST_TOLD`, else of some."""
+    """Hears how far a window is; see `ToldProgress`."""
     vocabulary: int | None = None
     """Sampled ids are below this number, where it is known."""
     turn_ends: TurnEndMaps = field(default_factory=TurnEndMaps)
@@ -93,7 +90,7 @@ class Window:
         self._sample_seconds = 0.0
         self._sampled = asyncio.Event()
         self._waiting: dict[str, list[ScoreRequest]] = {}
-        self._told_every = 1 + len(requests.samples) // MOST_TOLD
+        self._progress = ToldProgress(scheduler.progress, len(requests.samples))
         self._task = asyncio.create_task(self._run())
 
     async def until_sampled(self) -> None:
@@ -136,6 +133,7 @@ class Window:
                     self._ask_whole_windows(scoring)
         except BaseExceptionGroup as group:
             raise first_error(group) from None
+        self._progress.ended("score", *self._results.progress("score"))
         self._score_ended = time.perf_counter()
 
     async def _sample(self, scoring: asyncio.TaskGroup) -> None:
@@ -144,8 +142,9 @@ class Window:
             async for outcome in self._source:
                 require_yielded(self._scheduler.sampler, outcome, (Rollout, Failure), "sample()")
                 rollout = self._results.add_sample(outcome)
-                self._progress("sample")
+                self._progress.goes_on("sample", *self._results.progress("sample"))
                 self._ask(scoring, self._results.score_requests(rollout) if rollout is not None else ())
+        self._progress.ended("sample", *self._results.progress("sample"))
         self._results.require_all_sampled()
         self._sample_seconds = time.perf_counter() - self._started
         self._sampled.set()
@@ -176,7 +175,7 @@ class Window:
                         require_yielded(scorer, outcome, (Score, Failure), "score()")
                         more = self._results.add_score(outcome, teacher, unanswered)
                         inflight.change(teacher, -1)
-                        self._progress("score")
+                        self._progress.goes_on("score", *self._results.progress("score"))
                         self._ask(scoring, more)
         finally:
             inflight.change(teacher, -len(unanswered))
@@ -185,11 +184,6 @@ class Window:
                 f"{type(scorer).__name__} gave no outcome for {len(unanswered)} of {len(requests)} requests to teacher "
                 f"{teacher!r}: {min(unanswered)}"
             )
-
-    def _progress(self, phase: Phase) -> None:
-        done, total = self._results.progress(phase)
-        if done % self._told_every == 0 or done == total:
-            self._scheduler.progress(PhaseProgress(phase, done, total))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -411,3 +411,19 @@ async def test_sinks_hear_of_every_third_of_400_completions_and_of_the_last() ->
     assert sampled == [*range(3, 400, 3), 400]
     last = [event for event in heard if event.phase == "score"][-1]
     assert (last.done, last.total) == (400, 400)
+
+
+async def test_sinks_hear_how_a_large_window_ends_though_its_last_completions_fail() -> None:
+    class LastFail(FakeStudent):
+        async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
+            async for outcome in super().sample(requests[:398]):
+                yield outcome
+            for request in requests[398:]:
+                yield Failure(request, "busy")
+
+    runner, heard = scheduler(LastFail(), FakeScorer())
+    await runner.start(requests_of(each=100)).finished()
+    for phase, total in (("sample", 400), ("score", 398)):
+        told = [event for event in heard if event.phase == phase]
+        assert (told[-1].done, told[-1].total) == (398, total)
+        assert told.count(told[-1]) == 1

@@ -37,10 +37,10 @@ def fused(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def fused_by_width(function: Callable[P, T]) -> Callable[P, T]:
-    """As `fused`, once for each size of its first argument but the first, which is the number of rows.
+    """As `fused`, but once for each shape of a row of its first argument [n, ...]; only how many rows varies.
 
-    A compiler that knows a row's width reads eight numbers at a time; where it does not, it divides to find each one's
-    place, and reads it alone. Of what a GPU does between its products this doubles the time.
+    A compiler that knows a row's width reads eight numbers of two bytes at once; where it does not, it divides to find
+    each one's place, and reads it alone (benchmarks/NOTES.md).
     """
     return _compiled_on_cuda(function, by_width=True)
 

@@ -41,7 +41,6 @@ class SamplingCopy:
             InputError: if training would change what the copy samples from.
         """
         self.trained = trained
-        self.merges = merges
         self.causal_lm = _full_copy(trained) if trained.adapter is None else _merged_copy(trained, merges=merges)
         # Found once: to walk through all modules took longer at each refresh than to add.
         copied = self.causal_lm.model
