@@ -78,8 +78,9 @@ class LocalStudentOptions(BaseModel):
     loss_chunk_positions: int | None = Field(
         None,
         ge=1,
-        description="Losses that read whole distributions see this many positions at once; null: 512 on cuda, else "
-        "128. Where the device has not enough memory for it, it is halved, before micro_batch_tokens is.",
+        description="Losses that read whole distributions see this many positions at once, others four times as many "
+        "where the head is trained; null: 512 on cuda, else 128. Where the device has not enough memory for it, it is "
+        "halved, before micro_batch_tokens is.",
     )
     compile: Literal["auto", "always", "never"] = Field(
         "auto",

@@ -30,7 +30,7 @@ from distillkit_builtin.local.model.footprint import Footprint, footprint
 from distillkit_builtin.local.model_files.model_config import read_config
 from distillkit_builtin.local.options import LocalScorerOptions, LocalStudentOptions
 from distillkit_builtin.local.packing.compiled_layers import compiles_unasked
-from distillkit_builtin.local.training.chunked_loss import chunk_size
+from distillkit_builtin.local.training.chunked_loss import chunk_size, positions_at_once
 from distillkit_builtin.local.training.trainable_adapter import lora_size
 from distillkit_builtin.model_source import resolve_model
 
@@ -64,7 +64,7 @@ def student_memory(
     size = footprint(options.model, device, options.dtype)
     work = Work.of(plan, run.rank, longest_prompt=plan.longest_prompt)
     uses = [*_trained(run, options, lora_rank, size, samples=samples)]
-    chunks = _chunks(run, options, device)
+    chunks = _chunks(run, options, device, lora_rank)
     tokens = micro_batch_tokens(options, device, run.planned_device)
     uses += _passes(options, lora_rank, size, work, tokens, chunks).use()
     if samples:
@@ -111,13 +111,15 @@ def _frozen(run: RunContext, source: str, size: Footprint) -> list[MemoryUse]:
     return [MemoryUse(size.device, "weights", f"frozen weights of {resolve_model(source).base}", size.weight_bytes)]
 
 
-def _chunks(run: RunContext, options: LocalStudentOptions, device: torch.device) -> LossChunks | None:
-    """How a loss that reads distributions is computed; None for one that does not."""
+def _chunks(run: RunContext, options: LocalStudentOptions, device: torch.device, lora_rank: int) -> LossChunks | None:
+    """How the loss is computed in chunks; None where it is not."""
+    chunk = chunk_size(options.loss_chunk_positions, device).size
     if run.loss_reads <= {"logprobs"}:
-        return None
+        trained = lora_rank == 0
+        return LossChunks(positions_at_once(chunk, run.loss_reads), distributions=False) if trained else None
     asked = run.teachers if "full" in run.loss_reads else ()
     widths = tuple(int(read_config(teacher.model).get_text_config().hidden_size) for teacher in asked)
-    return LossChunks(chunk_size(options.loss_chunk_positions, device).size, widths)
+    return LossChunks(chunk, distributions=True, teachers_hidden=widths)
 
 
 def _passes(

@@ -21,17 +21,21 @@ UNTRACED = 1.6
 """How much more than compiled layers the others keep, where they cannot be traced."""
 DISTRIBUTION_COPIES, TEACHER_COPIES = 8, 3
 """Of a chunk's distributions in float32, as a divergence and its gradient make them; more with the teachers'."""
+SAMPLED_COPIES = 3
+"""The same where a loss reads the sampled tokens' logprobs alone, and nothing is compiled."""
 MIXED = 0.7
 """The share of what float32 takes, where weights are float32 and products are not."""
 
 
 @dataclass(frozen=True, slots=True)
 class LossChunks:
-    """Of a loss that reads distributions."""
+    """Of a loss that reads distributions, or is computed with a head that is trained."""
 
     positions: int
     """Of a chunk."""
-    teachers_hidden: tuple[int, ...]
+    distributions: bool
+    """Whether it reads any."""
+    teachers_hidden: tuple[int, ...] = ()
     """The widths of the hidden states of teachers that are asked again; empty: none is."""
 
 
@@ -50,7 +54,7 @@ class Passes:
     recomputes: bool
     """Whether compiled layers keep no more than what products and attention gave, and what goes on between layers."""
     chunks: LossChunks | None
-    """None: the loss reads the sampled tokens' logprobs alone."""
+    """None: the loss reads the sampled tokens' logprobs alone, and the head is frozen."""
 
     def use(self) -> tuple[MemoryUse, ...]:
         """Activations and logits, of the phase `training`."""
@@ -61,7 +65,7 @@ class Passes:
         if self.chunks is not None:
             what = f"head and loss of {self.chunks.positions:,} positions at once, and their gradients"
             responses = sequences * self.work.new
-            uses.append(MemoryUse(self.size.device, "training", what, self._distributions(self.chunks, responses)))
+            uses.append(MemoryUse(self.size.device, "training", what, self._chunk(self.chunks, responses)))
         elif self.size.device.startswith("cuda"):
             logits = self._logits(sequences * self.work.new)
             uses.append(MemoryUse(self.size.device, "training", "logits and their gradient", logits))
@@ -73,13 +77,18 @@ class Passes:
         chunk = logits_bytes(self.size, positions, copies=1) + logits_bytes(self.size, positions, copies=0)
         return chunk + 2 * positions * structure.hidden * width
 
-    def _distributions(self, chunks: LossChunks, responses: int) -> int:
+    def _chunk(self, chunks: LossChunks, responses: int) -> int:
         structure, width = self.size.structure, self.size.dtype.itemsize
-        copies = DISTRIBUTION_COPIES + (TEACHER_COPIES if chunks.teachers_hidden else 0)
-        chunk = min(chunks.positions, responses) * structure.vocabulary * (width + copies * FLOAT32)
+        chunk = min(chunks.positions, responses) * structure.vocabulary * (width + self._beside_logits(chunks))
         hidden = responses * width * (structure.hidden + sum(chunks.teachers_hidden))
         head = 0 if self.training.lora_rank else 2 * structure.vocabulary * structure.hidden * FLOAT32
         return chunk + hidden + head
+
+    def _beside_logits(self, chunks: LossChunks) -> int:
+        """Bytes besides each number of a chunk's logits; on CUDA the softmax is compiled, and its gradient is all."""
+        if chunks.distributions:
+            return FLOAT32 * (DISTRIBUTION_COPIES + (TEACHER_COPIES if chunks.teachers_hidden else 0))
+        return self.size.dtype.itemsize if self.size.device.startswith("cuda") else FLOAT32 * SAMPLED_COPIES
 
     def _activations(self, sequences: int, tokens: int) -> int:
         if self.compiled:

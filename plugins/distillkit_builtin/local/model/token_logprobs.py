@@ -3,9 +3,10 @@
 `log p(y) = z_y - logsumexp(z)` with `z` the float32 logits of one position. At most a chunk of positions has
 logits at a time, so memory does not grow with the batch.
 
-With gradient there are two ways. Where the head itself is frozen (a LoRA), a token's logprob depends on its own hidden
-state alone: its gradient by that state is computed at once, while the chunk's logits exist, and the backward pass only
-scales it. Where the head is trained too, each chunk is recomputed in the backward pass.
+Where the head itself is frozen (a LoRA), a token's logprob depends on its own hidden state alone: its gradient by that
+state is computed at once, while the chunk's logits exist, and the backward pass only scales it. A head that is trained
+has a gradient that is a sum over tokens, so training computes its loss with it (`training/head_gradients.py`); here the
+logits of such a head are kept for the backward pass.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from distillkit_builtin.local.model.fused_ops import logprobs_of
 
@@ -30,16 +30,10 @@ def token_logprobs(head: Head, hidden: Tensor, ids: Tensor, *, frozen_head: bool
 
     With gradient where `hidden` has one; `frozen_head` promises that no parameter of the head needs one.
     """
-    with_gradient = torch.is_grad_enabled() and hidden.requires_grad
-    if with_gradient and frozen_head:
+    if frozen_head and torch.is_grad_enabled() and hidden.requires_grad:
         result: Tensor = _FrozenHeadLogprobs.apply(hidden, ids, head)  # type: ignore[no-untyped-call]
         return result
-    chunks = _chunks(hidden, ids)
-    if with_gradient:
-        parts = [checkpoint(_chunk_logprobs, head, h, y, use_reentrant=False) for h, y in chunks]
-    else:
-        parts = [_chunk_logprobs(head, h, y) for h, y in chunks]
-    return torch.cat(parts)
+    return torch.cat([_chunk_logprobs(head, h, y) for h, y in _chunks(hidden, ids)])
 
 
 def _chunks(hidden: Tensor, ids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

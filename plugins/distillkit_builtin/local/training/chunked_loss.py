@@ -1,13 +1,13 @@
-"""The loss of a micro-batch that reads distributions: head and loss a chunk of positions at a time.
+"""The loss of a micro-batch, head and loss a chunk of positions at a time.
 
-The loss of a position depends on that position alone, so a chunk's gradient by its hidden states, and by the head where
-that is trained, is computed at once, with the weights multiplied in, and nothing else is kept: [tokens, vocabulary]
-never exists for a batch, and no head is computed twice (as in Liger's fused linear losses, arXiv:2410.10989).
+The loss of a position depends on that position alone, so a chunk's gradient is computed at once (`head_gradients.py`),
+and nothing else is kept: [tokens, vocabulary] never exists for a batch. A loss that reads the sampled tokens' logprobs
+alone is computed so where the head is trained; where it is frozen, `micro_batch_loss.sampled_loss` does with less.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from distillkit_builtin.local.training.asked_teachers import (
 )
 from distillkit_builtin.local.training.counted_positions import CountedPositions
 from distillkit_builtin.local.training.distributions import unknown_mass
+from distillkit_builtin.local.training.head_gradients import HeadGradients, with_gradients
 from distillkit_builtin.local.training.micro_batch_loss import MicroBatchLoss, items_of, token_loss_in
 from distillkit_builtin.local.training.policy import Policy
 from distillkit_builtin.local.training.positions import ChunkPositions
@@ -31,8 +32,15 @@ from distillkit_builtin.local.training.unknown_mass import UnknownMassMeter, sum
 
 POSITIONS_ON_CUDA, POSITIONS = 512, 128
 """Positions of a chunk, unless the user sets another number."""
+SAMPLED_TIMES = 4
+"""How many times as many are of a loss that reads no distribution: no more than its logits and their gradient exist."""
 FEWEST = 16
 """Positions of a chunk below which it is the micro-batch that is too large."""
+
+
+def positions_at_once(chunk: int, reads: AbstractSet[str]) -> int:
+    """How many positions of a loss that `reads` this are computed at once, where a chunk has so many."""
+    return chunk * (SAMPLED_TIMES if reads <= {"logprobs"} else 1)
 
 
 def chunk_size(positions: int | None, device: torch.device) -> AdaptiveBatchSize:
@@ -43,7 +51,7 @@ def chunk_size(positions: int | None, device: torch.device) -> AdaptiveBatchSize
 
 @dataclass(slots=True)
 class ChunkedLoss:
-    """How losses that read distributions are computed."""
+    """How losses are computed in chunks."""
 
     chunk: AdaptiveBatchSize
     """Positions."""
@@ -69,31 +77,6 @@ class ChunkedLoss:
         return MicroBatchLoss(total, chunks.losses, chunks.logprobs)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Gradients:
-    """Where the gradients of chunks are gathered."""
-
-    hidden: Tensor
-    """[n, hidden]: the hidden states, detached."""
-    trained: tuple[Tensor, ...]
-    """What is trained of the head."""
-    by_hidden: Tensor
-    by_trained: tuple[Tensor, ...]
-
-    @classmethod
-    def none(cls, hidden: Tensor, *trained: Tensor) -> "_Gradients":
-        """Zeros."""
-        return cls(hidden.detach(), trained, torch.zeros_like(hidden), tuple(map(torch.zeros_like, trained)))
-
-    def add(self, at: Tensor, loss: Tensor, chunk: Tensor) -> None:
-        """The gradient of a `loss` of the hidden states `chunk`, which stand `at` these positions; frees its graph."""
-        by_chunk, *by_trained = torch.autograd.grad(loss, [chunk, *self.trained], allow_unused=True)
-        self.by_hidden[at] = by_chunk
-        for total, found in zip(self.by_trained, by_trained, strict=True):
-            if found is not None:
-                total.add_(found)  # nothing is allocated from the first of these on: a chunk counts once, or not at all
-
-
 class _Chunks:
     """The chunks of one micro-batch."""
 
@@ -108,20 +91,19 @@ class _Chunks:
     def total(self, states: ResponseStates, routes: Sequence[RoutePositions]) -> Tensor:
         """The sum of `weights * losses`, with gradient by the hidden states and by what is trained of the head."""
 
-        def compute(gradients: _Gradients) -> Tensor:
+        def compute(gradients: HeadGradients) -> Tensor:
             for route in routes:
                 self._add_route(route, states.ids, gradients)
             return (self.losses * self.counted.weights).sum()
 
-        total: Tensor = _Computed.apply(compute, states.hidden, *self.causal_lm.trained_head)  # type: ignore[no-untyped-call]
-        return total
+        return with_gradients(compute, states.hidden, self.causal_lm.trained_head)
 
-    def _add_route(self, route: RoutePositions, ids: Tensor, gradients: _Gradients) -> None:
+    def _add_route(self, route: RoutePositions, ids: Tensor, gradients: HeadGradients) -> None:
         """Compute a route's chunks; from where the device runs out of memory on, smaller ones."""
         start, chunk = 0, self.how.chunk
         while start < len(route.positions):
             self.causal_lm.device.raise_if_cancelled()
-            end = start + chunk.size
+            end = start + positions_at_once(chunk.size, self.reads)
             try:
                 self._add(route, slice(start, end), ids, gradients)
             except torch.OutOfMemoryError as error:
@@ -131,7 +113,7 @@ class _Chunks:
                 continue
             start = end
 
-    def _add(self, route: RoutePositions, part: slice, ids: Tensor, gradients: _Gradients) -> None:
+    def _add(self, route: RoutePositions, part: slice, ids: Tensor, gradients: HeadGradients) -> None:
         at = route.positions[part]
         with torch.enable_grad():
             hidden = gradients.hidden[at].requires_grad_()
@@ -159,24 +141,3 @@ class _Chunks:
         inputs = {name: values[at] for name, values in self.counted.inputs.items()}
         sampling = self.counted.sampling_logprobs[at]
         return ChunkPositions(logits, known, ids, sampling, inputs, teacher, self.reads), unknown
-
-
-class _Computed(torch.autograd.Function):
-    """A loss whose gradients are there with its value; the backward pass hands them on."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,  # noqa: ANN401 - torch's context
-        compute: Callable[[_Gradients], Tensor],
-        hidden: Tensor,
-        *trained: Tensor,
-    ) -> Tensor:
-        gradients = _Gradients.none(hidden, *trained)
-        total = compute(gradients)
-        ctx.save_for_backward(gradients.by_hidden, *gradients.by_trained)
-        return total
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401 - torch's context
-        by_hidden, *by_trained = (found.mul_(gradient) for found in ctx.saved_tensors)
-        return None, by_hidden, *by_trained

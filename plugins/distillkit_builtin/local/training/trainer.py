@@ -83,7 +83,8 @@ class Trainer:
     def __init__(self, policy: Policy, options: OptimizerOptions, chunked: ChunkedLoss | None = None) -> None:
         """Start with moments of zero, at the schedule's first step.
 
-        `chunked` is for losses that read distributions; None: by the device's defaults, and without teachers.
+        `chunked` computes losses that read distributions, or train the head; None: by the device's defaults, and
+        without teachers.
         """
         self.policy = policy
         self.options = options
@@ -180,10 +181,10 @@ class Trainer:
             with self.policy.training():
                 torch.autograd.backward(self.policy.logprobs([PLACEHOLDER]).sum() * 0.0)  # the others wait for this
             return 0.0
-        sampled = part.reads <= {"logprobs"}
-        routes = () if sampled else self.chunked.routes(part, counted)  # teachers compute as they do when they score
+        alone = part.reads <= {"logprobs"} and self.policy.causal_lm.head_is_frozen
+        routes = () if alone else self.chunked.routes(part, counted)  # teachers compute as they do when they score
         with self.policy.training():
-            if sampled:
+            if alone:
                 found = sampled_loss(self.policy, part, counted)
             else:
                 found = self.chunked.loss(self.policy, part, counted, routes)

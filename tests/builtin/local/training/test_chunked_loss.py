@@ -192,7 +192,7 @@ def test_out_of_memory_makes_the_chunk_smaller_then_the_micro_batch(
     expected = trainer_of(whole, load(other_tiny_model)).compute_gradient(data)
     policy = policy_of(load(tiny_model), "all")
     trainer = trainer_of(policy, load(other_tiny_model))
-    read, most = chunked_loss._Gradients.add, [20]
+    read, most = chunked_loss.HeadGradients.add, [20]
     monkeypatch.setattr(adaptive_batch_size.gc, "collect", lambda: 0)  # it takes most of the time, and frees nothing
 
     def limited(self: Any, at: torch.Tensor, *rest: Any) -> None:
@@ -200,7 +200,7 @@ def test_out_of_memory_makes_the_chunk_smaller_then_the_micro_batch(
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         read(self, at, *rest)
 
-    monkeypatch.setattr(chunked_loss._Gradients, "add", limited)
+    monkeypatch.setattr(chunked_loss.HeadGradients, "add", limited)
     share = trainer.compute_gradient(data)
     assert (trainer.chunked.chunk.size, trainer.micro_batch.size) == (16, PLAIN.micro_batch_tokens)
     assert share.loss == pytest.approx(expected.loss, rel=1e-5)
