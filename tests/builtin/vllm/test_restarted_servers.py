@@ -14,12 +14,19 @@ from builtin.vllm.pushes import LOAD
 from builtin.vllm.remote_runs import ONE_BY_ONE, require_lossless
 from distillkit import RunConfig, Sink
 from distillkit.events import Event, PhaseProgress, StepFinished
+from distillkit_loopback.openai.faults import Delay
 from distillkit_loopback.openai.server import LoopbackServer
 
 pytest.importorskip("torch")
 Make = Callable[..., RunConfig]
 SLOWLY = 0.1
 """Seconds a completion: a sink hears of progress a moment late, and is to act while there is more to sample."""
+
+
+def slow(server: LoopbackServer) -> LoopbackServer:
+    """Slow at the completions of the run, which have 6 tokens, and not at what is asked when the run is opened."""
+    server.faults.add(Delay(SLOWLY), times=None, where=lambda request: request.fields.get("max_tokens") == 6)
+    return server
 
 
 class Restarter(Sink):
@@ -49,7 +56,7 @@ class Restarter(Sink):
 
 @pytest.mark.parametrize("between", [False, True], ids=["while it draws", "between steps"])
 def test_a_restarted_server_costs_nothing_but_time(serve: Serve, real: Any, remote_config: Make, between: bool) -> None:
-    server = serve(real, delay=SLOWLY)
+    server = slow(serve(real))
     restarter = Restarter.of(server, between=between)
     result = distillkit.run(remote_config(server, sampler=ONE_BY_ONE, sinks=[restarter]))
     assert restarter._done
@@ -89,7 +96,7 @@ class Stopper(Sink):
 def test_one_of_two_servers_that_dies_costs_no_completion(
     serve: Serve, real: Any, remote_config: Make, lora_rank: int, returns: bool
 ) -> None:
-    staying, dying = serve(real, delay=SLOWLY), serve(real, delay=SLOWLY)
+    staying, dying = slow(serve(real)), slow(serve(real))
     stopper = Stopper.of(dying, returns=returns)
     options = {"base_url": [staying.url, dying.url], "timeouts": {"retry": 60, "request": 10}}
     student = {"lora_rank": lora_rank, "learning_rate": 0.01}
@@ -104,7 +111,7 @@ def test_one_of_two_servers_that_dies_costs_no_completion(
 def test_all_weights_are_pushed_and_pushed_again_after_a_restart(
     serve: Serve, real: Any, remote_config: Make, between: bool
 ) -> None:
-    server = serve(real, delay=SLOWLY)
+    server = slow(serve(real))
     restarter = Restarter.of(server, between=between)
     student = {"lora_rank": 0, "learning_rate": 0.01}
     result = distillkit.run(remote_config(server, sampler=ONE_BY_ONE, student=student, sinks=[restarter]))
