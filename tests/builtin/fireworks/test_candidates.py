@@ -1,22 +1,12 @@
 """The most probable tokens that a completion comes with."""
 
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from distillkit.errors import AlignmentError
 from distillkit_builtin.fireworks.candidates import top_arrays
-
-pytest.importorskip("fireworks.training.sdk")
-if TYPE_CHECKING:
-    pass
-
-
-@pytest.fixture(autouse=True)
-def _key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FIREWORKS_API_KEY", "test-key")
-
 
 ROWS = {"inference_topk_token_ids": [[1, 2], [3, 4], [5, 6]], "inference_topk_logprobs": [[-1.0, -2.0]] * 3}
 

@@ -1,7 +1,5 @@
 """States and adapters that the loopback service saved, in other trainers and models."""
 
-from typing import TYPE_CHECKING
-
 import pytest
 
 pytest.importorskip("fireworks.training.sdk")
@@ -11,9 +9,6 @@ from safetensors.torch import load_file
 
 from distillkit_loopback.fireworks.service import LoopbackService
 from loopback.fireworks.sdk_calls import TIME, completions, train, weights_of
-
-if TYPE_CHECKING:
-    pass
 
 
 @pytest.mark.parametrize("optimizer", [True, False])
