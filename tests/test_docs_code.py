@@ -1,8 +1,8 @@
 """Every code block of the pages is run, or checked, or says in a visible sentence why it is neither.
 
-Run are the blocks that carry `<!-- test: NAME -->` (test_docs.py) and the commands of docs/silently-wrong.md
-(test_silently_wrong.py). Here the others are checked: a config is read as `check` reads it, the arguments of a command
-are parsed by the command line.
+Run are the blocks that carry `<!-- test: NAME -->` (test_docs_tutorials.py, test_docs_losses.py) and the commands of
+docs/silently-wrong.md (test_silently_wrong.py). Here the others are checked: a config is read as `check` reads it, the
+arguments of a command are parsed by the command line.
 """
 
 import ast

@@ -1,103 +1,25 @@
 """No secret is in anything that a run writes or prints: whole commands, that end well and badly, as loud as can be."""
 
 import json
-import os
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
-import yaml
-from conftest import question
-from helpers.secret_markers import SECRETS, environment, leaks_below, shown_in
+from helpers.loud_commands import HF_TOKEN, PASSWORD, TEACHER_KEY, Done, distillkit, prepare, write
 
 from distillkit_loopback.openai import faults
 from distillkit_loopback.openai.categorical import CategoricalModel
 from distillkit_loopback.openai.server import LoopbackServer
 
-HERE = Path(__file__).parent
-PLUGINS = str(HERE / "helpers" / "leaky_plugins.py")
-DEAD = "127.0.0.1:9"
-"""Where nobody listens."""
-LOUD = {
-    "WANDB_DEBUG": "true",
-    "WANDB_CORE_DEBUG": "true",
-    "HF_DEBUG": "1",
-    "TRANSFORMERS_VERBOSITY": "debug",
-    "TINKER_LOG": "debug",
-    "FIREWORKS_LOG": "debug",
-}
-ALONE = {"WANDB_ERROR_REPORTING": "false", "TINKER_TELEMETRY": "0", "OMP_NUM_THREADS": "1", "no_proxy": "127.0.0.1"}
-PASSWORD, TEACHER_KEY, HF_TOKEN = SECRETS["proxy password"], SECRETS["TEACHER_LOGIN"], SECRETS["HF_TOKEN"]
-
-
-@dataclass(frozen=True)
-class Done:
-    """What commands left."""
-
-    codes: list[int]
-    folder: Path
-    printed: bytes
-
-    def leaks(self, below: str = "runs") -> list[str]:
-        """Where a secret shows, other than in the configs, where a test put it."""
-        return [f"printed: {one}" for one in shown_in(self.printed)] + leaks_below(self.folder / below)
-
-
-def distillkit(folder: Path, commands: Sequence[Sequence[str]], proxy: str = DEAD, **variables: str) -> Done:
-    """Run commands in a process whose environment holds every secret; `-v` is added to each."""
-    kept = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
-    path = os.pathsep.join([str(HERE), *filter(None, [kept.get("PYTHONPATH")])])
-    own = {"HOME": str(folder / "runs"), "HF_HOME": str(folder / "runs/hf"), "PYTHONPATH": path}
-    codes = folder / "codes.json"
-    asked = {"codes": str(codes), "commands": [[*command, "-v"] for command in commands]}
-    done = subprocess.run(
-        [sys.executable, str(HERE / "helpers" / "run_commands.py")],
-        input=json.dumps(asked | {"fireworks": "fireworks" in variables}).encode(),
-        cwd=folder,
-        env=kept | LOUD | ALONE | own | environment(proxy) | variables,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        timeout=120,
-        check=False,
-    )
-    assert codes.is_file(), done.stdout.decode(errors="replace")[-3000:]
-    return Done(json.loads(codes.read_text()), folder, done.stdout)
-
-
-def prepare(folder: Path) -> Path:
-    """A working directory with data."""
-    rows = [question(f"number {i}") for i in range(8)]
-    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    (folder / "runs").mkdir()
-    return folder
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return prepare(tmp_path)
-
-
-def write(folder: Path, name: str, **over: Any) -> str:
-    """A config of the fakes; keywords are laid over it."""
-    values: dict[str, Any] = {
-        "name": name,
-        "plugins": [PLUGINS],
-        "data": "train.jsonl",
-        "student": {"name": "fake", "learning_rate": 30.0},
-        "teachers": [{"model": "m", "scorer": {"name": "fake", "likes": "abc"}}],
-        "sampling": {"completions_per_prompt": 2, "max_completion_tokens": 8},
-        "train": {"prompt_groups_per_step": 2, "save_every": 1},
-    }
-    (folder / f"{name}.yaml").write_text(yaml.safe_dump(values | over), encoding="utf-8")
-    return f"{name}.yaml"
 
 
 # -- plugins of others, that say whatever they know
@@ -278,97 +200,3 @@ def test_neither_a_proxys_password_nor_the_hubs_token_is_repeated(folder: Path) 
     assert b"teacher.invalid/v1/models: HTTP 401: not with " in done.printed
     assert b"the config of 'org/gated' cannot be read: " in done.printed
     assert not done.leaks()
-
-
-# -- Fireworks
-
-KEY = SECRETS["FIREWORKS_API_KEY"]
-STUDENT, TEACHER = "accounts/fireworks/models/student", "accounts/fireworks/models/teacher"
-SHAPE = "accounts/fireworks/trainingShapes/tiny"
-BAD_KEY = f"Invalid API key {KEY} in Authorization: Bearer {KEY}; x-api-key: {KEY}"
-
-
-def of_fireworks(folder: Path, name: str, base_url: str, tokenizer: str, **scorer: Any) -> str:
-    """A config of student and teacher at one service."""
-    student = {"name": "fireworks", "model": STUDENT, "tokenizer_model": tokenizer}
-    teacher = {"model": TEACHER, "scorer": {"name": "fireworks", "base_url": base_url, **scorer}}
-    student |= {"trainer": {"training_shape_id": SHAPE}, "lora_rank": 4, "base_url": base_url}
-    sections = {"student": student, "teachers": [teacher]}
-    return write(folder, name, **sections, sampling={"max_completion_tokens": 4}, train={"prompt_groups_per_step": 4})
-
-
-@pytest.mark.slow
-def test_a_key_that_fireworks_repeats_goes_nowhere(folder: Path, tiny_model: str) -> None:
-    pytest.importorskip("fireworks.training.sdk")
-    from distillkit_loopback.fireworks.service import LoopbackService
-    from distillkit_loopback.transport.faults import Status
-
-    failing: Mapping[str, tuple[str, Status] | None] = {
-        "fine": None,
-        "training": ("POST .*/forward_backward$", Status(400, message=BAD_KEY)),
-        "cut-off": ("POST .*/completions$", Status(400, message="z" * 285 + KEY)),
-        "making": ("POST .*obs", Status(400, message=BAD_KEY)),
-    }
-    with ExitStack() as stack:
-        commands = []
-        for name, failure in failing.items():
-            service = stack.enter_context(LoopbackService({STUDENT: tiny_model, TEACHER: tiny_model}, api_key=KEY))
-            if failure is not None:
-                where, fault = failure
-                service.faults.add(fault, times=None, where=where)
-            commands.append(["run", of_fireworks(folder, name, service.base_url, tiny_model)])
-        other = stack.enter_context(LoopbackService({STUDENT: tiny_model, TEACHER: tiny_model}, api_key="another"))
-        commands.append(["check", of_fireworks(folder, "other", other.base_url, tiny_model)])
-        with_password = f"http://me:{PASSWORD}@host"
-        commands.append(["run", of_fireworks(folder, "address", with_password, tiny_model)])
-        inference = {"inference_url": with_password}
-        commands.append(["run", of_fireworks(folder, "inference", other.base_url, tiny_model, **inference)])
-        done = distillkit(folder, commands, fireworks="yes")
-    assert done.codes == [0, 1, 1, 1, 2, 2, 2]
-    assert not done.leaks()
-    assert b"Invalid API key ***" in done.printed
-    assert b"_base_client" in done.printed or b"Request options" in done.printed  # the SDK was loud
-
-
-# -- Tinker
-
-
-def of_tinker(folder: Path, name: str, base_url: str, tokenizer: str) -> str:
-    """A config of student and teacher at one service."""
-    student = {"name": "tinker", "model": "org/student", "tokenizer_model": tokenizer, "lora_rank": 4}
-    scorer = {"name": "tinker", "base_url": base_url}
-    teachers = [{"model": "org/teacher", "tokenizer_model": tokenizer, "scorer": scorer}]
-    sections: dict[str, Any] = {"student": {**student, "base_url": base_url}, "teachers": teachers}
-    return write(folder, name, **sections, sampling={"max_completion_tokens": 4}, train={"prompt_groups_per_step": 4})
-
-
-@pytest.mark.slow
-def test_a_key_that_a_tinker_server_repeats_goes_nowhere(folder: Path, tiny_model: str) -> None:
-    pytest.importorskip("tinker")
-    from distillkit_loopback.tinker.service import TinkerService
-    from distillkit_loopback.transport.faults import Status
-
-    key, models = SECRETS["TINKER_API_KEY"], {"org/student": tiny_model, "org/teacher": tiny_model}
-    said = f"Invalid API key {key} in X-API-Key: {key}"
-    failing: Mapping[str, tuple[str, Status, int] | None] = {
-        "fine": None,
-        "training": ("forward_backward$", Status(400, message=said), 1),
-        "polling": ("retrieve_future$", Status(404, message=said), 12),
-        "cut-off": ("asample$", Status(403, message="z" * 585 + key), 12),
-        "checking": ("healthz$", Status(401, message=said), 0),
-    }
-    with ExitStack() as stack:
-        commands = []
-        for name, failure in failing.items():
-            service = stack.enter_context(TinkerService(models, api_key=key))
-            if failure is not None:
-                where, fault, after = failure
-                service.faults.add(fault, times=None, after=after, where=where)
-            commands.append(["run", of_tinker(folder, name, service.base_url, tiny_model)])
-        other = stack.enter_context(TinkerService(models, api_key="tml-another"))
-        commands.append(["check", of_tinker(folder, "other", other.base_url, tiny_model)])
-        commands.append(["run", of_tinker(folder, "address", f"http://me:{PASSWORD}@host", tiny_model)])
-        done = distillkit(folder, commands)
-    assert done.codes == [0, 1, 2, 1, 2, 2, 2]
-    assert not done.leaks()
-    assert b"Invalid API key ***" in done.printed

@@ -1,75 +1,16 @@
 """What `check` and a run say of rows whose prompts are not what the rows hold: refused by line, or counted."""
 
 import json
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from helpers.chat_templates import TEMPLATES
 from transformers import AutoTokenizer
 
-from distillkit import DataError, InputError, Registry, RunConfig
-from distillkit.preflight.prepared_run import PreparedRun, prepare_run
-
-Make = Callable[..., RunConfig]
-TOOL = {"type": "function", "function": {"name": "get_weather", "description": "d", "parameters": {"type": "object"}}}
-CALL = {"id": "abcdefghi", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
-WITH_CALL: list[dict[str, Any]] = [
-    {"role": "user", "content": "hi"},
-    {"role": "assistant", "content": None, "tool_calls": [CALL]},
-    {"role": "tool", "content": "sun", "tool_call_id": "abcdefghi"},
-]
-
-
-def ask(content: str = "hi", **fields: Any) -> dict[str, Any]:
-    return {"messages": [{"role": "user", "content": content}], **fields}
-
-
-OF_SO_FEW_ROWS = ("no held-out rows", "earlier row", "prompt_groups_per_step")
-"""What notes say that have nothing to do with what is in the prompts."""
-
-
-@pytest.fixture
-def prepared(
-    local_config: Make, jsonl: Callable[..., str], tiny_model: str, other_tiny_model: str, tmp_path: Path
-) -> Callable[..., PreparedRun]:
-    """A prepared run on rows, with templates of student and teacher that are named."""
-
-    def prepare(rows: Sequence[Any], student: str = "chatml_tools", teacher: str = "", **over: Any) -> PreparedRun:
-        teacher = teacher or student
-        models = {name: tmp_path / name for name in {student, teacher}}
-        for name, folder in models.items():
-            folder.mkdir(exist_ok=True)
-            for file in Path(tiny_model).iterdir():
-                (folder / file.name).unlink(missing_ok=True)
-                (folder / file.name).symlink_to(file)
-            (folder / "chat_template.jinja").unlink(missing_ok=True)
-            (folder / "chat_template.jinja").write_text(TEMPLATES.get(name, name))
-        values = {
-            "data": {"path": jsonl(rows), **over.pop("data", {})},
-            "student": {"model": str(models[student])},
-            "teachers": [
-                {"model": str(models[teacher]), "route_value": "t", "scorer": {"name": "local", "device": "cpu"}}
-                | over.pop("of_teacher", {})
-            ],
-        }
-        config = local_config(**values, **over)
-        run = prepare_run(config, Registry.discover(), lambda note: None)
-        of_prompts = (note for note in run.notices if not any(other in note.message for other in OF_SO_FEW_ROWS))
-        by_line = (replace(note, message=re.sub(r"\S+jsonl:(\d+)", r"line \1", note.message)) for note in of_prompts)
-        return replace(run, notices=tuple(by_line))
-
-    return prepare
-
-
-def shown(run: PreparedRun, row: int = 0) -> tuple[str, str]:
-    """What student and teacher read."""
-    (prompts,) = run.render([run.dataset.row(row)])
-    show = run.renderer.student.tokenizer.show
-    return show(prompts.student.tolist()), show(prompts.teachers["t"].tolist())
+from builtin.prompt_rows import CALL, TOOL, WITH_CALL, ask, shown
+from distillkit import DataError
+from distillkit.preflight.prepared_run import PreparedRun
 
 
 def test_a_rows_tools_documents_and_options_reach_student_and_teacher(prepared: Callable[..., PreparedRun]) -> None:
@@ -97,18 +38,6 @@ def test_the_prompt_is_transformers_own(prepared: Callable[..., PreparedRun]) ->
     expected = tokenizer.apply_chat_template(messages, tools=[TOOL], add_generation_prompt=True, return_dict=False)
     (prompts,) = run.render([run.dataset.row(0)])
     assert prompts.student.tolist() == expected
-
-
-def test_a_rows_options_lie_over_those_of_the_config_and_an_empty_list_takes_them_away(
-    prepared: Callable[..., PreparedRun],
-) -> None:
-    everyone = {**TOOL, "function": {"name": "for_all", "description": "d"}}
-    run = prepared(
-        [ask(), ask(tools=[TOOL]), ask(tools=[]), ask(tools=None)],
-        sampling={"chat_template_kwargs": {"tools": [everyone]}},
-    )
-    found = [["for_all" in shown(run, row)[0], "get_weather" in shown(run, row)[1]] for row in range(4)]
-    assert found == [[True, False], [False, True], [False, False], [True, False]]
 
 
 def test_what_is_left_out_and_needed_is_refused_by_line(prepared: Callable[..., PreparedRun]) -> None:
@@ -236,53 +165,6 @@ def test_a_field_without_which_the_prompt_is_another_is_refused(
     with pytest.raises(DataError) as caught:
         prepared([ask(), ask(**{field: value})])
     assert str(caught.value).partition("train.jsonl:2: ")[2].startswith(message)
-
-
-@pytest.mark.parametrize(
-    ("over", "message"),
-    [
-        (
-            {"sampling": {"chat_template_kwargs": {"enable_thinkin": True}}},
-            r"sampling.chat_template_kwargs: enable_thinkin would do nothing",
-        ),
-        (
-            {"of_teacher": {"chat_template_kwargs": {"style": 1}}},
-            r"teachers.0.chat_template_kwargs: style would do nothing",
-        ),
-        (
-            {"sampling": {"chat_template_kwargs": {"tools": ["w"]}}},
-            r"sampling.chat_template_kwargs.tools\[0\]: is a JSON string",
-        ),
-        (
-            {"of_teacher": {"chat_template_kwargs": {"tools": {}}}},
-            r"teachers.t.chat_template_kwargs.tools: is a JSON object",
-        ),
-        ({"sampling": {"chat_template_kwargs": {"messages": []}}}, r"chat_template_kwargs: messages would change how"),
-    ],
-)
-def test_an_option_of_the_config_that_does_nothing_is_refused(
-    prepared: Callable[..., PreparedRun], over: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(InputError, match=message) as caught:
-        prepared([ask(tools=[TOOL])], **over)
-    assert not isinstance(caught.value, DataError)
-
-
-def test_options_that_do_nothing_for_a_row_or_for_a_teacher_are_said(prepared: Callable[..., PreparedRun]) -> None:
-    run = prepared(
-        [ask(), ask(chat_template_kwargs={"style": 1})],
-        "qwen",
-        "chatml",
-        sampling={"chat_template_kwargs": {"enable_thinking": False}},
-    )
-    assert run.notes[1:] == (
-        "the chat template of teacher 't' leaves out `chat_template_kwargs.style`, in 1 row (first: line 2)",
-        "the chat template of the student leaves out `chat_template_kwargs.style`, in 1 row (first: line 2)",
-        "teacher 't' reads the same messages as another prompt than the student does: its chat template, or its "
-        "chat_template_kwargs, are others. A part of its gap is about that; look at both prompts",
-        "teacher 't': its chat template does not read enable_thinking, which it has of sampling.chat_template_kwargs; "
-        "teachers[].chat_template_kwargs gives it options of its own",
-    )
 
 
 def test_text_that_becomes_a_special_token_is_counted(prepared: Callable[..., PreparedRun]) -> None:

@@ -7,14 +7,11 @@ such as thread pools of libraries; what the three runs behind it add is left ove
 import asyncio
 import gc
 import json
-import re
 import socket
 import sys
 import threading
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -27,36 +24,11 @@ from distillkit.records import ScoredRollout
 from distillkit.testing import FakeScorer, FakeStudent
 from distillkit.training_data import Batch
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
+from helpers.held_things import held, more_than
 
 SETTLED_S = 60.0
 """Threads and connections of what was closed may need a moment to end; long on a machine that does other work."""
 QUESTIONS = [{"messages": [{"role": "user", "content": f"number {i}"}]} for i in range(6)]
-
-
-def held() -> Counter[str]:
-    """What this process holds now: its threads, open files, sockets and children."""
-    own = Path("/proc/self")
-    things = Counter(f"thread {re.sub(r'[-_]?[0-9]+', '', thread.name)}" for thread in threading.enumerate())
-    things["threads outside of Python"] = sum(1 for _ in (own / "task").iterdir()) - threading.active_count()
-    for descriptor in (own / "fd").iterdir():
-        try:
-            target = str(descriptor.readlink())
-        except FileNotFoundError:  # the folder's own, that is read here
-            continue
-        named = target.partition(":")[0] if ":[" in target else f"file {target.removesuffix(' (deleted)')}"
-        things[named] += 1
-    for task in (own / "task").iterdir():
-        with suppress(FileNotFoundError):  # a thread that has ended meanwhile
-            things["child process"] += len((task / "children").read_text().split())
-    return things
-
-
-def more_than(before: Counter[str], seconds: float) -> dict[str, int]:
-    """What is held now and was not, once it has settled or so many seconds are over."""
-    until = time.monotonic() + seconds
-    while (more := held() - before) and time.monotonic() < until:
-        time.sleep(0.05)
-    return dict(more)
 
 
 class Breaking(ImportanceSampling):

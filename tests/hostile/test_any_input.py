@@ -9,17 +9,26 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fuzz import run, targets
+from fuzz import input_files, required, run, server_answers
+from fuzz.required import LONGEST_MESSAGE, PROMPT, RESPONSE
 from fuzz.seeds import COLUMNS, RESPONSES, ROUTED, ROW, SHAPES, VALID, YAML, seeds
-from fuzz.targets import FILES, LONGEST_MESSAGE, PROMPT, RESPONSE, TARGETS
+from fuzz.targets import FILES, TARGETS
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distillkit.arrays import token_ids
 from distillkit.cli.scaffold_from_data import write_for
 from distillkit.config.data_config import DataConfig
 from distillkit.config.load import read_config_file
 from distillkit.errors import InputError
 from distillkit.records import Rollout
+from distillkit.testing import make_request
+from distillkit_builtin.http.dialects.dialect import ScoreQuery
+from distillkit_builtin.http.dialects.echo import Echo
+from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs
+from distillkit_builtin.http.dialects.sglang import SGLang
+from distillkit_builtin.http.dialects.vllm_tokens import VllmTokens
+from distillkit_builtin.http.models import served_models
 from hostile.shapes import HOSTILE_COLUMNS, JSON, KEYS, OVERRIDES, QUICK, TEXTS, as_body, wrong_in_one_place
 from hostile.shapes import YAML as ANY_YAML
 
@@ -41,13 +50,13 @@ def test_where_the_fuzzer_starts(target: str) -> None:
 @QUICK
 @given(st.lists(JSON.map(as_body) | st.binary(max_size=30), max_size=4))
 def test_any_rows(lines: list[bytes]) -> None:
-    targets.dataset(b"\n".join(lines))
+    input_files.dataset(b"\n".join(lines))
 
 
 @QUICK
 @given(wrong_in_one_place(ROW) | wrong_in_one_place(ROUTED))
 def test_rows_that_are_wrong_in_one_place(row: Any) -> None:
-    targets.dataset(as_body(row))
+    input_files.dataset(as_body(row))
 
 
 LAYOUTS = st.sampled_from([{}, {"indent": 1}, {"indent": 0, "ensure_ascii": False}, {"separators": (",", ":")}])
@@ -56,7 +65,7 @@ LAYOUTS = st.sampled_from([{}, {"indent": 1}, {"indent": 0, "ensure_ascii": Fals
 @QUICK
 @given(st.lists(JSON | wrong_in_one_place(ROUTED), max_size=3), LAYOUTS, st.binary(max_size=3), st.sampled_from(FILES))
 def test_any_rows_in_an_array(rows: list[Any], how: dict[str, Any], rest: bytes, name: str) -> None:
-    targets.dataset(json.dumps(rows, **how).encode() + rest, name)
+    input_files.dataset(json.dumps(rows, **how).encode() + rest, name)
 
 
 @QUICK
@@ -65,7 +74,7 @@ def test_any_rows_in_an_array(rows: list[Any], how: dict[str, Any], rest: bytes,
 )
 def test_any_table_as_text(parts: list[str]) -> None:
     for name in ("rows.csv", "rows.tsv"):
-        targets.dataset("".join(parts).encode(errors="surrogatepass"), name)
+        input_files.dataset("".join(parts).encode(errors="surrogatepass"), name)
 
 
 @QUICK
@@ -74,14 +83,14 @@ def test_any_file_that_is_damaged_in_a_few_places(name: str, which: int, data: s
     content = bytearray(seeds(name)[which])
     for _ in range(data.draw(st.integers(1, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    targets.dataset(bytes(content[: data.draw(st.integers(1, len(content)))]), name)
-    targets.dataset(bytes(content), name)
+    input_files.dataset(bytes(content[: data.draw(st.integers(1, len(content)))]), name)
+    input_files.dataset(bytes(content), name)
 
 
 @QUICK
 @given(st.lists(wrong_in_one_place(COLUMNS) | st.sampled_from(SHAPES).flatmap(wrong_in_one_place) | JSON, max_size=4))
 def test_any_rows_by_a_mapping(rows: list[Any]) -> None:
-    targets.row_format(b"\n".join(map(as_body, rows)))
+    input_files.row_format(b"\n".join(map(as_body, rows)))
 
 
 @QUICK
@@ -91,9 +100,9 @@ def test_a_config_is_written_for_any_rows(rows: list[Any]) -> None:
         path = Path(folder) / "rows.jsonl"
         path.write_bytes(b"\n".join(map(as_body, rows)))
         try:
-            written = write_for(str(path), Path(folder), 2, targets.registry())
+            written = write_for(str(path), Path(folder), 2, input_files.registry())
         except InputError as error:
-            targets.require_short(error)
+            required.require_short(error)
             return
         tree = read_config_file(written.files[0])
         DataConfig.model_validate(tree["data"])
@@ -105,13 +114,15 @@ def test_a_config_is_written_for_any_rows(rows: list[Any]) -> None:
 def test_any_config(kind: int, overrides: list[str], text: str, valid_too: bool) -> None:
     head = "\t".join(overrides).replace("\n", " ")
     content = f"{kind}{head}\n{text}{YAML if valid_too else ''}"
-    targets.config(content.encode(errors="surrogatepass"))
+    input_files.config(content.encode(errors="surrogatepass"))
 
 
 @QUICK
 @given(JSON)
 def test_any_json_config(value: Any) -> None:
-    targets.config(b"2\n" + json.dumps({"student": "fake", "data": value, "teachers": [value], "loss": value}).encode())
+    input_files.config(
+        b"2\n" + json.dumps({"student": "fake", "data": value, "teachers": [value], "loss": value}).encode()
+    )
 
 
 @pytest.mark.parametrize("target", ANSWERS)
@@ -124,29 +135,27 @@ def test_any_answer(target: str, data: st.DataObject) -> None:
 @QUICK
 @given(st.sampled_from(RESPONSES), st.binary(max_size=40), st.binary(max_size=40))
 def test_any_response(start: bytes, header: bytes, rest: bytes) -> None:
-    targets.response(start + rest)
-    targets.response(start.replace(b"\n", b"\nRetry-After: " + header.replace(b"\n", b"") + b"\n", 1) + rest)
+    server_answers.response(start + rest)
+    server_answers.response(start.replace(b"\n", b"\nRetry-After: " + header.replace(b"\n", b"") + b"\n", 1) + rest)
 
 
 def test_the_answers_that_the_fuzzer_starts_from_are_accepted() -> None:
-    for dialect in (targets.PromptLogprobs(), targets.Echo(), targets.SGLang()):
-        query = targets.ScoreQuery("m", targets.token_ids(PROMPT), targets.token_ids(RESPONSE), 2)
+    for dialect in (PromptLogprobs(), Echo(), SGLang()):
+        query = ScoreQuery("m", token_ids(PROMPT), token_ids(RESPONSE), 2)
         assert dialect.parse(VALID[dialect.name], query).ids.tolist() == RESPONSE
-    given = targets.ScoreQuery(
-        "m", targets.token_ids(PROMPT), targets.token_ids(RESPONSE), at_ids=np.array([[5, 6]] * 2)
-    )
-    assert targets.VllmTokens().parse(VALID["vllm_tokens"], given).logprobs.tolist() == [-1.0, -0.5]
-    for name, form in targets.FORMS.items():
-        assert isinstance(form.parse(VALID[name], targets.make_request(), "m", 0), Rollout)
-    assert targets.served_models(VALID["models"], "u")[0].max_model_len == 4096
+    given = ScoreQuery("m", token_ids(PROMPT), token_ids(RESPONSE), at_ids=np.array([[5, 6]] * 2))
+    assert VllmTokens().parse(VALID["vllm_tokens"], given).logprobs.tolist() == [-1.0, -0.5]
+    for name, form in server_answers.FORMS.items():
+        assert isinstance(form.parse(VALID[name], make_request(), "m", 0), Rollout)
+    assert served_models(VALID["models"], "u")[0].max_model_len == 4096
 
 
 def test_a_defect_would_be_found() -> None:
     """The fuzz targets are no sieve with holes: what is too long, or of another kind, comes out of them."""
     with pytest.raises(AssertionError, match="a message of"):
-        targets.require_short(ValueError("x" * (LONGEST_MESSAGE + 1)))
+        required.require_short(ValueError("x" * (LONGEST_MESSAGE + 1)))
     with pytest.raises(AssertionError):
-        targets.require_likely([0.5])
+        required.require_likely([0.5])
 
 
 @pytest.mark.slow

@@ -70,3 +70,8 @@ def write_rows(folder: Path, rows: Sequence[Any], name: str = "train.jsonl") -> 
 
 def nothing_is_left(service: "LoopbackService") -> bool:
     return not service.jobs and not service.deployments
+
+
+def made(service: "LoopbackService", what: str) -> list[Any]:
+    """The requests that made one of these."""
+    return [request for request in service.requests if request.method == "POST" and request.path.endswith(f"/{what}")]

@@ -1,15 +1,13 @@
-"""What a run makes at Fireworks, what it reuses, and that nothing of it is left, however the run ends."""
+"""What a run makes at Fireworks, and what it reuses."""
 
-import asyncio
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 import distillkit
 from builtin.fireworks.conftest import SERVED, STUDENT, TEACHER
-from builtin.fireworks.runs import make_config, nothing_is_left, routed_rows, teacher, two_teachers
+from builtin.fireworks.runs import made, make_config, nothing_is_left, routed_rows, teacher, two_teachers
 from distillkit import Registry
 from distillkit.errors import InputError, RunFailedError
 from distillkit.preflight.prepared_run import prepare_run
@@ -18,7 +16,6 @@ from distillkit_builtin.fireworks.resource_names import MAX_ID, new_run_id, teac
 pytest.importorskip("fireworks.training.sdk")
 if TYPE_CHECKING:
     from distillkit_loopback.fireworks.service import LoopbackService
-
 COST_MONEY = ("POST", "PATCH", "DELETE")
 
 
@@ -27,10 +24,6 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FIREWORKS_API_KEY", "test-key")
     monkeypatch.setattr("distillkit_builtin.fireworks.control_plane.POLL_SECONDS", 0.05)
     monkeypatch.setattr("distillkit_builtin.fireworks.cleanup.PAUSE_SECONDS", 0.01)
-
-
-def made(service: "LoopbackService", what: str) -> list[Any]:
-    return [request for request in service.requests if request.method == "POST" and request.path.endswith(f"/{what}")]
 
 
 def nothing_was_made(service: "LoopbackService") -> bool:
@@ -145,36 +138,6 @@ def test_a_deployment_of_another_model_is_refused(service: "LoopbackService", tm
         distillkit.run(make_config(service, tmp_path, tiny_model, name="two", teachers=[other]))
 
 
-@pytest.mark.parametrize(
-    ("path", "after"),
-    [("/deployments$", 0), ("/deployments$", 1), ("/create_model$", 0)],
-    ids=["one deployment", "the other", "model"],
-)
-@pytest.mark.usefixtures("fast_polls")
-def test_a_provisioning_that_fails_leaves_nothing_running(
-    service: "LoopbackService", tmp_path: Path, tiny_model: str, path: str, after: int
-) -> None:
-    from distillkit_loopback.fireworks.faults import Fails
-
-    service.faults.add(Fails("no capacity"), after=after, where=f"POST .*{path}")
-    with pytest.raises(RunFailedError, match="provisioning"):
-        distillkit.run(make_config(service, tmp_path, tiny_model))
-    assert nothing_is_left(service)
-    assert not (tmp_path / "runs/fw/pending_cleanup").exists()
-
-
-@pytest.mark.usefixtures("fast_polls")
-def test_a_trainer_that_is_refused_leaves_nothing_running(
-    service: "LoopbackService", tmp_path: Path, tiny_model: str
-) -> None:
-    from distillkit_loopback.fireworks.faults import Status
-
-    service.faults.add(Status(400, message="no quota"), where="POST .*/rlorTrainerJobs$")
-    with pytest.raises(RunFailedError, match="no quota"):
-        distillkit.run(make_config(service, tmp_path, tiny_model))
-    assert nothing_is_left(service)
-
-
 def test_a_dropped_connection_does_not_end_the_provisioning(
     service: "LoopbackService", tmp_path: Path, tiny_model: str
 ) -> None:
@@ -209,61 +172,6 @@ def test_a_teacher_on_the_students_base_gets_the_students_deployment_shape(
     shapes = [request.body["deploymentShape"] for request in made(service, "deployments")]
     assert len(shapes) == 2
     assert shapes[0] == shapes[1]
-
-
-@pytest.mark.parametrize("path", ["/deployments$", "/rlorTrainerJobs$"])
-@pytest.mark.usefixtures("fast_polls")
-async def test_a_run_that_is_interrupted_while_it_waits_leaves_nothing_running(
-    service: "LoopbackService", tmp_path: Path, tiny_model: str, path: str
-) -> None:
-    from distillkit_loopback.fireworks.faults import NeverDone
-
-    service.faults.add(NeverDone(), times=None, where=f"POST .*{path}")
-    run = asyncio.create_task(distillkit.arun(make_config(service, tmp_path, tiny_model)))
-    while not (service.jobs and len(service.deployments) == 2) and not run.done():
-        await asyncio.sleep(0.05)
-    run.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await run
-    assert nothing_is_left(service)
-
-
-async def test_a_run_that_is_interrupted_while_it_trains_leaves_nothing_running(
-    service: "LoopbackService", tmp_path: Path, tiny_model: str
-) -> None:
-    config = make_config(service, tmp_path, tiny_model, data={"epochs": 50})
-    run = asyncio.create_task(distillkit.arun(config))
-    while not made(service, "optim_step") and not run.done():
-        await asyncio.sleep(0.05)
-    run.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await run
-    assert nothing_is_left(service)
-
-
-def test_a_dropped_connection_does_not_end_the_clean_up(
-    service: "LoopbackService", tmp_path: Path, tiny_model: str
-) -> None:
-    from distillkit_loopback.fireworks.faults import Hangup
-
-    service.faults.add(Hangup(), times=2, where="PATCH .*/deployments/")
-    service.faults.add(Hangup(), where="DELETE .*/rlorTrainerJobs/")
-    distillkit.run(make_config(service, tmp_path, tiny_model))
-    assert nothing_is_left(service)
-
-
-def test_a_clean_up_that_fails_fails_the_run_and_names_what_is_left(
-    service: "LoopbackService", tmp_path: Path, tiny_model: str
-) -> None:
-    from distillkit_loopback.fireworks.faults import Status
-
-    service.faults.add(Status(400, message="not now"), times=None, where="DELETE .*/rlorTrainerJobs/")
-    with pytest.raises(RunFailedError, match=r"trainer job 'dk-fw-trainer-\w+' may still run"):
-        distillkit.run(make_config(service, tmp_path, tiny_model))
-    (job,) = service.jobs
-    assert job in (tmp_path / "runs/fw/run.log").read_text()
-    (record,) = (tmp_path / "runs/fw/pending_cleanup").glob("*.json")
-    assert json.loads(record.read_text())["trainers"] == {job: "delete"}
 
 
 def test_the_key_is_in_no_file_of_the_run(

@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -15,13 +14,11 @@ from distillkit.arrays import token_ids
 from distillkit.errors import AlignmentError, InputError, RunFailedError
 from distillkit.records import Failure, Score, ScoreRequest
 from distillkit.testing import check_plugin, make_context, make_rollout, make_teacher
-from distillkit_builtin.fireworks.candidates import top_arrays
 from distillkit_builtin.fireworks.scorer import FireworksScorer
 
 pytest.importorskip("fireworks.training.sdk")
 if TYPE_CHECKING:
     from distillkit_loopback.fireworks.service import LoopbackService
-
 PROMPT = [1, 70, 71, 72]
 RESPONSE = [80, 81, 82, 83, 84]
 
@@ -98,38 +95,6 @@ async def test_the_most_probable_come_with_each_token_where_they_are_asked_for(
     np.testing.assert_allclose(outcome.arrays["topk_logprobs"], best.values.numpy(), atol=1e-4)
     bodies: list[Any] = [request.body for request in service.requests if request.path.endswith("/completions")]
     assert bodies[-1]["top_logprobs"] == 3
-
-
-ROWS = {"inference_topk_token_ids": [[1, 2], [3, 4], [5, 6]], "inference_topk_logprobs": [[-1.0, -2.0]] * 3}
-
-
-def test_candidates_are_those_of_the_response_the_most_probable_first() -> None:
-    rows = {**ROWS, "inference_topk_logprobs": [[-1.0, -2.0], [-3.0, -2.0], [-1.0, -1.5]]}
-    found = top_arrays("this", SimpleNamespace(**rows), 3, slice(1, 3), 2)
-    assert found["topk_ids"].tolist() == [[4, 3], [5, 6]]
-    assert found["topk_logprobs"].tolist() == [[-2.0, -3.0], [-1.0, -1.5]]
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"inference_topk_token_ids": None, "inference_topk_logprobs": None}, "of a position are missing"),
-        ({"inference_topk_token_ids": [[1, 2], [3, 4]]}, "of 2 positions came back for 3"),
-        ({"inference_topk_token_ids": [[1, 2], [3], [5, 6]]}, "not as many top-k tokens as logprobs"),
-        ({"inference_topk_token_ids": [[1, 2], [3, "4"], [5, 6]]}, "what came back as an id is not one"),
-        (
-            {
-                "inference_topk_token_ids": [[1, 2], [3], [5, 6]],
-                "inference_topk_logprobs": [[-1.0, -2.0], [-1], [-1, -2]],
-            },
-            "1 top-k tokens at token 0 where 2 were expected",
-        ),
-        ({"inference_topk_logprobs": [[-1.0, -2.0], [-1.0, 0.5], [-1.0, -2.0]]}, "at token 0 is 0.5"),
-    ],
-)
-def test_what_is_no_top_k_is_refused(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(AlignmentError, match=f"^this: .*{message}"):
-        top_arrays("this", SimpleNamespace(**{**ROWS, **change}), 3, slice(1, 3), 2)
 
 
 def test_it_keeps_the_contract_of_its_role(scorer: Callable[..., FireworksScorer]) -> None:

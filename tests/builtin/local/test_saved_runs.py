@@ -12,7 +12,6 @@ import pytest
 import torch
 from conftest import question, read_jsonl
 from helpers import tiny_models
-from helpers.model_families import write_quantized
 from helpers.tiny_adapters import change_tensors
 from helpers.umask import require_umask
 from peft import PeftModel
@@ -21,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 import distillkit
-from distillkit import InputError, RunConfig, RunResult
+from distillkit import RunConfig, RunResult
 from distillkit.cli.main import app
 from distillkit.testing import make_context
 from distillkit_builtin.local.export import export_check, merged_export
@@ -201,14 +200,6 @@ def test_a_run_exports_in_the_bases_format_where_that_is_its_option(local_config
     assert "not what was trained" not in (result.adapter_path / "README.md").read_text()
 
 
-def test_weights_in_few_bits_take_no_lora_up(tmp_path: Path) -> None:
-    student = LocalStudent(model=write_quantized(tmp_path, load_in_4bit=True))
-    student.require_exportable(merged=False)
-    with pytest.raises(InputError, match=r"cannot be merged into .*, whose weights are quantized: rounding the sum"):
-        student.require_exportable(merged=True)
-    LocalStudent(model=str(tmp_path / "whole")).require_exportable(merged=True)
-
-
 def test_what_is_read_back_as_something_else_is_no_export(
     trained: Callable[[int], RunResult], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,18 +217,6 @@ def test_what_is_read_back_as_something_else_is_no_export(
         "export", result.run_dir, "--merge", out, code=1
     )
     assert not out.exists()
-
-
-def test_a_weight_beyond_the_bases_format_is_refused(tmp_path: Path) -> None:
-    from distillkit_builtin.local.export.export_dtype import in_formats_of
-
-    tiny_models.write_model(tmp_path)
-    base = AutoModelForCausalLM.from_pretrained(tmp_path)
-    large = {name: torch.full_like(tensor, 1e6) for name, tensor in base.state_dict().items()}
-    with pytest.raises(
-        InputError, match=r"export_dtype: base: the weight \S+ holds numbers beyond those of torch.float16"
-    ):
-        in_formats_of(str(tmp_path), large, torch.float16)
 
 
 def test_another_process_count_is_said(

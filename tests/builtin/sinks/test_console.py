@@ -1,63 +1,23 @@
+"""Sink `console`: what it writes while a run tells its events, on a terminal and elsewhere."""
+
 import io
 import os
 import re
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from rich.console import Console
 from rich.live import Live
 
-from distillkit.events import (
-    EvalResult,
-    Evaluated,
-    Event,
-    Measure,
-    Notice,
-    PhaseProgress,
-    PhaseStarted,
-    RowValue,
-    RunFinished,
-    RunStarted,
-    StepFinished,
-)
-from distillkit.testing import TEST_PLAN, check_plugin, make_context, make_rollout, make_row, make_scored, make_teacher
+from builtin.sinks.console_events import STARTED, TEACHERS, evaluated, step
+from distillkit.events import EvalResult, Evaluated, Event, Notice, PhaseProgress, PhaseStarted, RunFinished
+from distillkit.testing import check_plugin, make_context, make_rollout, make_row, make_scored
 from distillkit_builtin.sinks.console import ConsoleSink, Output
-from distillkit_builtin.sinks.evaluation_tables import evaluation_tables
-from distillkit_builtin.sinks.heartbeat import Heartbeat
-from distillkit_builtin.sinks.progress_display import DOES, ProgressDisplay, duration
+from distillkit_builtin.sinks.progress_display import ProgressDisplay
 from distillkit_builtin.sinks.step_line import step_line
 
-TEACHERS = (make_teacher("short"), make_teacher("[list]"))
-STARTED = RunStarted("run", Path("runs/run"), replace(TEST_PLAN, steps=4), TEACHERS, 1, {})
 Play = Callable[..., str]
-
-
-def step(number: int, *, scored: int = 3, failed: int = 0, **metrics: float) -> StepFinished:
-    """Only the first teacher scores."""
-    mine = f"teacher_route/{TEACHERS[0].slug}"
-    values = {
-        "train/reverse_kl": 0.4321,
-        "train/active_tokens": 2468.0,
-        "time/step": 2.0,
-        "completions/mean_length": 40.2,
-        "completions/truncated_fraction": 0.125,
-        f"{mine}/scored": float(scored),
-        f"{mine}/failed": float(failed),
-        f"{mine}/reverse_kl": 0.25,
-    }
-    return StepFinished(number, {**values, **metrics})
-
-
-def evaluated() -> Evaluated:
-    text = "an [answer]"
-    example = make_scored(
-        make_rollout(list(text.encode())), [-1.0] * len(text), teacher="short", row=make_row("a [question]")
-    )
-    result = EvalResult({"reverse_kl": 0.5}, {"short": {"reverse_kl": 0.125}})
-    return Evaluated("before", 0, {"reverse_kl": result}, (example,), measures={"reverse_kl": Measure("reverse KL")})
 
 
 @pytest.fixture(params=["terminal", "file", "dumb terminal"])
@@ -98,62 +58,6 @@ async def play(sink: ConsoleSink) -> Play:
         return re.sub(r"(?<!\d)\d\d:\d\d:\d\d ", "12:34:56 ", file.getvalue())
 
     return emit
-
-
-def rendered(display: ProgressDisplay, width: int = 80) -> list[str]:
-    console = Console(file=io.StringIO(), width=width, color_system=None)
-    console.print(display)
-    return console.file.getvalue().splitlines()  # type: ignore[attr-defined]
-
-
-def test_the_foot_of_a_terminal_says_how_far_and_what_each_teacher_did() -> None:
-    display = ProgressDisplay(4, TEACHERS, clock=lambda: 100.0, started=10.0)
-    display = display.after_step(step(1)).after_step(step(2, failed=1, **{"time/step": 4.0}))
-    display = replace(display.with_phase(PhaseStarted("sample")), phase_started=88.0)
-    display = display.with_progress(PhaseProgress("sample", 16, 16)).with_progress(PhaseProgress("score", 3, 16))
-    phases, first, title, short, other = rendered(display)
-    start, *_, end = first.split("━")
-    assert start == "step 2/4  "
-    assert end.lstrip("╸ ") == "reverse KL 0.432  617 tok/s  0:01:30  ETA 0:00:06"
-    assert phases.strip() == "step 3: sampling and scoring, sampled 16/16, scored 3/16  0:00:12"
-    assert title.split("  ")[0] == "teacher"
-    assert title.split()[1:] == ["reverse", "KL", "scored", "failed"]
-    assert short.split() == ["short", "0.250", "6", "1"]
-    assert other.split() == ["[list]", "-", "0", "0"]
-
-
-def test_the_eta_counts_down_between_steps() -> None:
-    now = [0.0]
-    display = ProgressDisplay(3, TEACHERS, clock=lambda: now[0], started=0.0)
-    assert display.seconds_left is None
-    display = display.after_step(step(1, **{"time/step": 60.0}))
-    seen = []
-    for now[0] in (0.0, 30.0, 119.0, 500.0):
-        seen.append(display.seconds_left)
-    assert seen == [120.0, 90.0, 1.0, 0.0]
-
-
-@pytest.mark.parametrize("width", [60, 80, 200])
-def test_it_fits_the_terminal(width: int) -> None:
-    display = ProgressDisplay(1000, TEACHERS, clock=lambda: 9000.0, started=0.0).after_step(step(999))
-    assert all(len(line.rstrip()) <= width for line in rendered(display, width))
-    assert len(rendered(display, width)) == 5
-    assert ("━━" in rendered(display, width)[1]) == (width > 60)
-
-
-def test_every_phase_has_words_and_counts_from_its_beginning() -> None:
-    now = [5.0]
-    display = ProgressDisplay(0, (), clock=lambda: now[0])
-    assert display.doing == ""
-    for phase, words in DOES.items():
-        display = display.with_phase(PhaseStarted(phase)).with_progress(PhaseProgress("score", 1, 2))  # type: ignore[arg-type]
-        assert words in display.doing
-        assert display.doing.endswith(", scored 1/2")
-    now[0] = 65.0
-    (line,) = rendered(display.with_phase(PhaseStarted("load", "teacher Qwen3-1.7B")))
-    assert line == "loading teacher Qwen3-1.7B  0:00:00"
-    assert display.seconds_doing == 60.0
-    assert display.without_phase().doing == ""
 
 
 @pytest.mark.parametrize("kind", ["terminal"], indirect=True)
@@ -223,42 +127,6 @@ def test_a_log_says_now_and_then_what_the_run_waits_for(sink: ConsoleSink, play:
     assert play() == before  # nothing is waited for
 
 
-def test_the_heart_beats_only_where_nothing_was_written_for_a_while() -> None:
-    now, beats = [0.0], [0.0]
-    heart = Heartbeat(lambda: beats.append(now[0]), 30.0, clock=lambda: now[0])
-    for now[0] in range(0, 200, 10):
-        if now[0] == 50:
-            heart.written()
-        heart.beat_if_due()
-    assert beats == [0.0, 30, 80, 110, 140, 170]
-
-
-def test_a_heart_that_is_stopped_is_still() -> None:
-    beaten = threading.Event()
-    heart = Heartbeat(beaten.set, 0.01)
-    heart.start()
-    assert beaten.wait(20)
-    heart.stop()
-    beaten.clear()
-    assert not beaten.wait(0.15)
-
-
-def test_a_heart_goes_on_beating_where_a_line_could_not_be_written() -> None:
-    beats: list[int] = []
-    again = threading.Event()
-
-    def beat() -> None:
-        beats.append(1)
-        if len(beats) == 1:
-            raise OSError(28, "No space left on device")
-        again.set()
-
-    heart = Heartbeat(beat, 0.01)
-    heart.start()
-    assert again.wait(20)
-    heart.stop()
-
-
 @pytest.mark.parametrize("terminal", [False, True])
 async def test_who_closes_the_output_does_not_end_the_run(terminal: bool) -> None:
     reads, writes = os.pipe()
@@ -271,54 +139,6 @@ async def test_who_closes_the_output_does_not_end_the_run(terminal: bool) -> Non
             sink.emit(event)
         await sink.close()
     assert sink._console.quiet
-
-
-def table_of(event: Evaluated, width: int = 80) -> list[str]:
-    console = Console(file=io.StringIO(), width=width, color_system=None)
-    console.print(evaluation_tables(event, TEACHERS, width))
-    return [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
-
-
-def results(level: float, *routes: str, failed: float = 0.0) -> dict[str, EvalResult]:
-    values = {"kl": level, "rate": level / 2, "teacher_rate": 1.0}
-    by_row = {"kl": {"1": RowValue(level)}, "rate": {"1": RowValue(level / 2)}}
-    return {"e": EvalResult({**values, "failed": failed, "internal": 7.0}, dict.fromkeys(routes, values), by_row)}
-
-
-MEASURES = {
-    "kl": Measure("reverse KL", "lower"),
-    "rate": Measure("right answers", "higher", "share"),
-    "teacher_rate": Measure("the teacher itself", unit="share"),
-    "failed": Measure("without a score", unit="count"),
-}
-
-
-def test_an_evaluation_shows_before_and_now_by_names_for_people() -> None:
-    before, now = results(0.5, "short", "[list]"), results(0.25, "short", "[list]", failed=2.0)
-    header, _, *rows = table_of(Evaluated("during", 5, now, before=before, measures=MEASURES))
-    assert header.split() == ["short", "[list]", "all"]
-    assert [re.split(r"  +", row) for row in rows] == [
-        ["reverse KL", *["0.500 -> 0.250"] * 3],
-        ["right answers", *["25% -> 12%"] * 3],
-        ["the teacher itself", *["100%"] * 3],
-        ["without a score", "0 -> 2"],
-    ]
-    first = table_of(Evaluated("before", 0, before, measures=MEASURES))
-    assert [line.split()[-1] for line in first[2:]] == ["0.500", "25%", "100%"]
-
-
-def test_where_there_is_one_route_it_is_all_rows() -> None:
-    header, _, *rows = table_of(Evaluated("before", 0, results(0.5, "short", failed=1.0), measures=MEASURES))
-    assert header.split() == ["short"]
-    assert rows[-1].split()[-1] == "1"
-
-
-def test_many_routes_stand_in_tables_that_fit() -> None:
-    names = [f"route-{i}" for i in range(9)]
-    event = Evaluated("during", 5, results(0.25, *names), before=results(0.5, *names), measures=MEASURES)
-    lines = table_of(event)
-    assert all(len(line) <= 80 for line in lines)
-    assert [word for line in lines for word in line.split() if word in (*names, "all")] == [*names, "all"]
 
 
 @pytest.mark.parametrize("kind", ["file"], indirect=True)
@@ -356,30 +176,8 @@ async def test_the_terminal_is_given_back(sink: ConsoleSink, play: Play) -> None
     await sink.close()
 
 
-def test_durations_are_read_at_a_glance() -> None:
-    assert [duration(seconds) for seconds in (0, 0.2, 61, 90_000)] == [
-        "0:00:00",
-        "0:00:01",
-        "0:01:01",
-        "1 day, 1:00:00",
-    ]
-
-
 def test_it_keeps_its_contract(capsys: pytest.CaptureFixture[str]) -> None:
     check_plugin(ConsoleSink())
-
-
-def test_columns_stand_whole_as_many_beside_each_other_as_fit() -> None:
-    labels = ("programming-in-python-and-rust", "mathematics", "multilingual-customer-service")
-    results = {"reverse_kl": EvalResult({"kl": 0.5}, {label: {"kl": 0.5} for label in labels})}
-    event = Evaluated("before", 0, results, measures={"kl": Measure("reverse KL, nats a completion")})
-    for width, tables in ((80, 2), (140, 1), (30, 4)):
-        console = Console(width=width, record=True, file=io.StringIO())
-        console.print(evaluation_tables(event, [], width))
-        text = console.export_text()
-        assert text.count("reverse KL, nats a completion") == tables or width == 30
-        assert width == 30 or all(label in text for label in labels)
-        assert all(len(line) <= width for line in text.splitlines())
 
 
 def test_on_a_terminal_a_long_line_goes_on_below_its_beginning() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from builtin.sinks.test_console import STARTED, step
+from builtin.sinks.console_events import STARTED, step
 from distillkit.events import RunFinished
 from distillkit.testing import make_context
 from distillkit_builtin.sinks.console import ConsoleSink

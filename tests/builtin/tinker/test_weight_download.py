@@ -100,6 +100,7 @@ def test_an_archive_is_fetched_where_it_leads_and_the_key_stays_at_the_server(
         (packed(other="x"), "holds no adapter_config.json, only other"),
         (ARCHIVE, "redirects more than 3 times"),
     ],
+    ids=["not there", "no archive", "cut off", "no adapter", "a circle"],  # an archive holds the time of its making
 )
 def test_what_is_wrong_with_an_archive_is_said(
     two_servers: tuple[Files, Files], key: Key, tmp_path: Path, found: bytes | str | int, said: str

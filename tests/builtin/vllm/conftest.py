@@ -1,3 +1,31 @@
-"""Loopback servers, and weights to push: the fixtures of scorer `http`'s tests."""
+"""Loopback servers, and weights to push, as in scorer `http`'s tests, and a run that samples from such a server."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from conftest import question
 
 from builtin.http.conftest import _no_certificates, _one_thread, _soon_again, adapters, models, real, serve  # noqa: F401
+from distillkit import RunConfig
+from distillkit_loopback.openai.server import LoopbackServer
+
+Make = Callable[..., RunConfig]
+
+
+@pytest.fixture
+def remote_config(local_config: Make, jsonl: Callable[..., str]) -> Make:
+    """A run of three steps, of two rows with two completions each."""
+
+    def make(server: LoopbackServer, *, sampler: dict[str, Any] | None = None, **over: Any) -> RunConfig:
+        options = {"name": "vllm", "base_url": server.url, **(sampler or {})}
+        rows = jsonl([question(f"number {i}") for i in range(6)], "six.jsonl")
+        values: dict[str, Any] = {
+            "data": {"path": rows},
+            "sampling": {"max_completion_tokens": 6},
+            "train": {"prompt_groups_per_step": 2},
+            **over,
+        }
+        return local_config(**{**values, "student": {**values.get("student", {}), "sampler": options}})
+
+    return make

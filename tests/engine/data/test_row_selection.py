@@ -1,48 +1,18 @@
-"""Which rows a run has, in which order, and what filter and sort refuse."""
+"""Which rows a run has, and what a filter refuses."""
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from distillkit.data.indexed_rows import IndexedRows
 from distillkit.data.row_format.expressions import RowFilter, SortKey
 from distillkit.data.row_index import RowIndex
 from distillkit.data.row_selection import RowSelection
 from distillkit.errors import DataError, RowError
 from distillkit.raw_row import RawRow, RowFile
 from distillkit.roles.dataset import Dataset
-from distillkit_builtin.datasets.files import FilesDataset
-
-USER = [{"role": "user", "content": "Why?"}]
-
-
-def indexed(
-    tmp_path: Path,
-    columns: Sequence[Any],
-    *,
-    keep: str | None = None,
-    by: str | None = None,
-    descending: bool = False,
-    max_rows: int | None = None,
-) -> tuple[IndexedRows, RowSelection]:
-    path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps({"messages": USER, **row}) + "\n" for row in columns), encoding="utf-8")
-    selection = RowSelection(
-        None if keep is None else RowFilter(keep), None if by is None else SortKey(by), descending=descending
-    )
-    index = RowIndex(FilesDataset(path=str(path)), max_rows, selection)
-    return IndexedRows(index, ranks=selection.ranks()), selection
-
-
-def values(rows: IndexedRows, order: Sequence[int], name: str = "n") -> list[Any]:
-    return [rows.row(int(position)).fields[name] for position in order]
-
-
-def trained(rows: IndexedRows, *, shuffle: bool, epoch: int = 0, seed: int = 0) -> list[Any]:
-    return values(rows, [int(position) for position in rows.order(epoch, seed, shuffle=shuffle)])
+from engine.data.selected_rows import USER, indexed
 
 
 @pytest.mark.parametrize(
@@ -149,87 +119,6 @@ def test_what_a_filter_refuses_is_said_of_each_row(tmp_path: Path, expression: s
     assert f"rows.jsonl:2: {message}" in lines[1]
 
 
-def test_rows_are_sorted_in_every_epoch_and_shuffled_only_where_alike(tmp_path: Path) -> None:
-    columns = [{"n": n, "level": n % 3} for n in range(60)]
-    rows, _ = indexed(tmp_path, columns, by="level")
-    straight = trained(rows, shuffle=False)
-    assert straight == [n for level in range(3) for n in range(60) if n % 3 == level]
-    shuffled = trained(rows, shuffle=True)
-    assert [n % 3 for n in shuffled] == [n % 3 for n in straight]
-    assert shuffled != straight
-    assert sorted(shuffled) == list(range(60))
-    assert trained(rows, shuffle=True) == shuffled
-    assert trained(rows, shuffle=True, epoch=1) != shuffled
-    assert trained(rows, shuffle=True, seed=1) != shuffled
-
-
-@pytest.mark.parametrize(
-    ("by", "descending", "order"),
-    [
-        ("n", False, [-2, 0, 1.5, 10]),
-        ("n", True, [10, 1.5, 0, -2]),
-        ("name", False, [10, 0, 1.5, -2]),
-        ("name", True, [1.5, -2, 0, 10]),
-        ("name | length", True, [-2, 0, 10, 1.5]),
-    ],
-)
-def test_by_numbers_and_by_texts(tmp_path: Path, by: str, descending: bool, order: list[float]) -> None:
-    columns = [{"n": 10, "name": "a"}, {"n": 1.5, "name": "é"}, {"n": -2, "name": "é"}, {"n": 0, "name": "bb"}]
-    columns[2]["name"] = "ééé" if "length" in by else "é"
-    rows, _ = indexed(tmp_path, columns, by=by, descending=descending)
-    assert trained(rows, shuffle=False) == order
-
-
-@pytest.mark.parametrize(
-    ("texts", "by", "order", "noted"),
-    [
-        (["2", "10", "1.5", "9"], "n", ["1.5", "10", "2", "9"], "'10' before '2'"),
-        (["2", "10", "1.5", "9"], "n | float", ["1.5", "2", "9", "10"], ""),
-        (["02", "10", "01"], "n", ["01", "02", "10"], ""),
-        (["2", "10", "x"], "n", ["10", "2", "x"], ""),
-    ],
-)
-def test_numbers_that_are_sorted_as_texts_are_said(
-    tmp_path: Path, texts: list[str], by: str, order: list[str], noted: str
-) -> None:
-    rows, selection = indexed(tmp_path, [{"n": text} for text in texts], by=by)
-    assert [texts[int(at)] for at in rows.order(0, 0, shuffle=False)] == order
-    warnings = [*selection.warnings()]
-    assert len(warnings) == bool(noted)
-    assert all(noted in warning and "`| float`" in warning for warning in warnings)
-
-
-@pytest.mark.parametrize(
-    ("columns", "message"),
-    [
-        (
-            [{"n": 1}, {}],
-            "data.sort.by: `n` is no column. The row has messages. A text stands in quotes: 'n'; "
-            "of a column that some rows have: `n | default(99, true)`",
-        ),
-        (
-            [{"n": 1}, {"n": None}],
-            "data.sort.by: gives a JSON null, not a number or a text; `n | default(99, true)` is 99 then",
-        ),
-        ([{"n": 1}, {"n": True}], "data.sort.by: gives a JSON boolean, not a number or a text"),
-        ([{"n": 1}, {"n": [1]}], "data.sort.by: gives a JSON array, not a number or a text"),
-        ([{"n": 1}, {"n": "a"}], "data.sort.by: gives a text here and numbers before; rows are sorted by one or the"),
-        ([{"n": "a"}, {"n": 1}], "data.sort.by: gives a number here and texts before"),
-        ([{"n": 1}, {"n": 10**400}], "data.sort.by: gives a number beyond what a float can be"),
-    ],
-)
-def test_what_no_row_is_sorted_by(tmp_path: Path, columns: list[Any], message: str) -> None:
-    rows, _ = indexed(tmp_path, columns, by="n")
-    with pytest.raises(DataError) as caught:
-        rows.validate(lambda row: None)
-    assert f"rows.jsonl:2: {message}" in str(caught.value)
-
-
-def test_a_sort_of_what_a_filter_keeps(tmp_path: Path) -> None:
-    rows, _ = indexed(tmp_path, [{"n": n} for n in (3, "x", 1, "y", 2)], keep="n is number", by="n")
-    assert trained(rows, shuffle=False) == [1, 2, 3]
-
-
 def test_filters_and_keys_read_columns_as_they_are() -> None:
     columns = {"messages": 1, "level": 2}
     assert RowFilter("messages == 1").keeps(columns)
@@ -294,8 +183,3 @@ def fails(row_filter: RowFilter, row: dict[str, Any]) -> bool:
     except RowError:
         return True
     return False
-
-
-def test_what_is_advised_of_a_key_is_of_all_of_it() -> None:
-    with pytest.raises(RowError, match=r"`\(-1 and level\) \| default\(99, true\)`"):
-        SortKey(" -1 and level").of({"level": None})

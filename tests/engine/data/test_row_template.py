@@ -226,43 +226,6 @@ def test_what_is_no_expression(text: str) -> None:
         compile_expression(text, "data.filter", "0")
 
 
-@pytest.mark.parametrize(
-    ("turns", "message"),
-    [
-        (
-            [{"from": "gtp", "value": "x"}],
-            "turn 1 is from 'gtp', not one of system, developer, user, assistant, tool, hu",
-        ),
-        ([{"from": "human", "value": "x"}, {"from": "function_call", "value": "{}"}], "turn 2 is from 'function_call'"),
-        ([{"from": "function_call", "value": "{}"}], "write a call as `tool_calls` of an assistant's message"),
-        ([{"from": ["human"], "value": "x"}], "turn 1 is from ['human']"),
-        ([{"role": "user", "content": "x"}], "turn 1 is no object with `from` and `value`"),
-        ([{"from": "human", "value": "x", "content": "y"}], "turn 1 holds `role` or `content` too"),
-        (["x"], "turn 1 is no object with `from` and `value`"),
-        (None, "wants a list of turns, not a JSON null"),
-    ],
-)
-def test_turns_of_sharegpt_that_are_none(turns: Any, message: str) -> None:
-    with pytest.raises(RowError) as caught:
-        compile_template("{{ turns | from_sharegpt }}", "k").of({"turns": turns})
-    assert message in str(caught.value)
-
-
-def test_turns_of_sharegpt() -> None:
-    said = {"system": "S", "human": "H", "gpt": "G", "observation": "O"}
-    turns = [{"from": who, "value": value, "weight": 1} for who, value in said.items()]
-    found: Any = compile_template("{{ turns | from_sharegpt }}", "k").of({"turns": turns})
-    assert [turn["role"] for turn in found] == ["system", "user", "assistant", "tool"]
-    assert found[1] == {"role": "user", "content": "H", "weight": 1}
-
-
-@pytest.mark.parametrize(
-    ("turns", "left"), [([], 0), (TURNS, 1), (TURNS[:1], 1), ([*TURNS, TURNS[0]], 3), ([*TURNS, TURNS[1]], 2), ([1], 1)]
-)
-def test_a_chat_without_its_answer(turns: list[Any], left: int) -> None:
-    assert compile_template("{{ turns | without_answer }}", "k").of({"turns": turns}) == turns[:left]
-
-
 def test_nothing_of_one_row_is_seen_at_the_next() -> None:
     template = compile_template("{% if a is defined %}{% set b = a %}{% endif %}{{ b | default('none') }}.", "k")
     assert [template.of({"a": "x"}), template.of({"c": "y"}), template.of({"b": "z"})] == ["x.", "none.", "z."]

@@ -9,7 +9,7 @@ from distillkit.loop.ledger import KEPT_REASONS, Ledger, Totals, failed_by_teach
 from distillkit.loop.outcomes import LostCompletion, Outcomes
 from distillkit.records import ScoredRollout
 from distillkit.testing import make_rollout, make_scored
-from engine.loop.test_window import requests_of
+from engine.loop.windows import requests_of
 
 
 def outcomes_of(lost: int) -> Outcomes:

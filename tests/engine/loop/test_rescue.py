@@ -4,163 +4,18 @@ import asyncio
 import json
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
-from conftest import question, read_jsonl
-from pydantic import PrivateAttr
+from conftest import read_jsonl
 
-from distillkit import EvalContext, Evaluator, RunConfig, RunResult, run
+from distillkit import RunConfig, run
 from distillkit.errors import RunFailedError
-from distillkit.events import EvalResult
-from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
-from distillkit.run_directory.checkpoint import checkpoints, step_of
+from distillkit.records import Failure, Score, ScoreRequest
 from distillkit.run_directory.directory import run_directory
-from distillkit.testing import FakeScorer, FakeStudent
-from distillkit.training_data import Batch, StepResult
-from distillkit.types import SampleRequest
-from distillkit_builtin.losses.importance_sampling import ImportanceSampling
+from engine.loop.failing_runs import DIES_AT, Fuse, Teacher, content, fail
 
 Make = Callable[..., RunConfig]
-DIES_AT = 5
-"""The number of the call, of what dies, at which it does."""
-
-
-class Fuse:
-    """Blows at one call, or at all from then on."""
-
-    def __init__(self, at: int = 0, *, for_good: bool = False) -> None:
-        self.at, self.for_good, self.calls = at, for_good, 0
-
-    def blows(self) -> bool:
-        self.calls += 1
-        return self.calls == self.at or bool(self.for_good and self.at and self.calls > self.at)
-
-    def use(self) -> None:
-        if self.blows():
-            raise ZeroDivisionError("the fuse has blown")
-
-
-class Student(FakeStudent):
-    """Fails to take new weights for sampling, to train or to save, as its fuses say."""
-
-    name: ClassVar[str] = "fused"
-    _fuses: dict[str, Fuse] = PrivateAttr(default_factory=dict)
-
-    def use(self, what: str) -> None:
-        if what in self._fuses:
-            self._fuses[what].use()
-
-    async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
-        async for outcome in super().sample(requests):
-            yield Failure(outcome.request, "unlucky", retryable=True) if outcome.request.seed % 13 == 0 else outcome
-
-    async def sync(self, weights: Weights) -> None:
-        self.use("sync")
-        await super().sync(weights)
-
-    async def train(self, batch: Batch) -> StepResult:
-        self.use("train")
-        return await super().train(batch)
-
-    async def save(self, path: Path) -> None:
-        self.use("save")
-        await super().save(path)
-
-
-class Teacher(FakeScorer):
-    """A server that answers no more, or an error that ends the run at once."""
-
-    name: ClassVar[str] = "fused"
-    _fuse: Fuse = PrivateAttr(default_factory=Fuse)
-    _dead: Fuse = PrivateAttr(default_factory=Fuse)
-
-    async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
-        self._fuse.use()
-        dead = self._dead.blows()
-        async for outcome in super().score(requests):
-            yield Failure(outcome.request, "no answer", retryable=True) if dead else outcome
-
-
-class Loss(ImportanceSampling):
-    """Counts its batches, and its numbers depend on that: a checkpoint must know how many there were."""
-
-    name: ClassVar[str] = "counting"
-    _fuse: Fuse = PrivateAttr(default_factory=Fuse)
-    _batches: int = PrivateAttr(0)
-
-    def state(self) -> dict[str, Any]:
-        return {"batches": self._batches}
-
-    def restore(self, state: Any, tensors: Any) -> None:
-        self._batches = state["batches"]
-
-    def batch(self, scored: Any) -> Batch:
-        self._batches += 1
-        self._fuse.use()
-        return ImportanceSampling.batch(self.model_copy(update={"scale": 1 + 0.1 * self._batches}), scored)
-
-
-class Looking(Evaluator):
-    """Scores the held-out rows."""
-
-    name: ClassVar[str] = "looking"
-    _fuse: Fuse = PrivateAttr(default_factory=Fuse)
-
-    async def evaluate(self, context: EvalContext) -> EvalResult:
-        scored = await context.scored()
-        self._fuse.use()
-        return EvalResult({"logprob": float(scored[0].scores["t"].logprobs.sum())})
-
-
-@pytest.fixture
-def make(fake_config: Make, jsonl: Callable[..., str]) -> Callable[..., RunConfig]:
-    rows = jsonl([question(f"row {i}") for i in range(24)], "rescue.jsonl")
-    held_out = jsonl([question("held out")], "rescue-eval.jsonl")
-
-    def config(name: str, fuses: dict[str, Fuse] | None = None, **train: Any) -> RunConfig:
-        found = fuses or {}
-        student, teacher, loss, evaluator = Student(learning_rate=5.0), Teacher(likes="abc"), Loss(), Looking()
-        student._fuses = found
-        for plugin, what in ((teacher, "score"), (loss, "batch"), (evaluator, "evaluate")):
-            plugin._fuse = found.get(what, plugin._fuse)
-        teacher._dead = found.get("dead", teacher._dead)
-        return fake_config(
-            name=name,
-            data={"path": rows, "eval_path": held_out},
-            student=student,
-            teachers=[{"model": "t", "scorer": teacher}],
-            loss=loss,
-            evaluators=[evaluator],
-            sampling={"completions_per_prompt": 3, "max_completion_tokens": 12},
-            train={"prompt_groups_per_step": 2, "max_failed_fraction": 0.2, "eval_every": 2, **train},
-        )
-
-    return config
-
-
-def content(result: RunResult) -> dict[str, Any]:
-    """All that a run leaves, but for times and how much was under way at once."""
-    folder, apart = result.run_dir, ("wall_s", "train_s", "name", "provenance", "adapter_path")
-    metrics = [
-        {name: value for name, value in row.items() if not name.startswith("time/") and not name.endswith("/inflight")}
-        for row in read_jsonl(folder / "metrics.jsonl")
-    ]
-    return {
-        "metrics": metrics,
-        "ledger": (folder / "ledger.jsonl").read_text(),
-        "samples": (folder / "samples.jsonl").read_text(),
-        "weights": (folder / "adapter/fake.safetensors").read_bytes(),
-        "summary": {name: value for name, value in result.summary.items() if name not in apart},
-    }
-
-
-def fail(config: RunConfig, error: type[BaseException] = ZeroDivisionError) -> list[int]:
-    """Let a run fail; return the steps of its checkpoints."""
-    with pytest.raises(error):
-        run(config)
-    return [step_of(path) for path in checkpoints(run_directory(config))]
 
 
 @pytest.mark.parametrize("ahead", [0, 1, 2])
@@ -301,40 +156,3 @@ def test_an_interrupt_in_python_keeps_the_steps_that_are_complete(make: Make) ->
     teachers = (config.teachers[0].model_copy(update={"scorer": scorer.bind(config.teachers[0].teacher)}),)
     assert fail(config.model_copy(update={"teachers": teachers}), KeyboardInterrupt) == [3]
     assert content(run(make("parts"), resume=True)) == content(run(make("whole")))
-
-
-@pytest.mark.parametrize("interval", [1, 3])
-@pytest.mark.parametrize("ahead", [0, 2])
-def test_no_number_depends_on_when_a_checkpoint_is_due_by_time(make: Make, interval: int, ahead: int) -> None:
-    options = {"weight_sync_interval": interval, "max_steps_off_policy": ahead, "keep_last": 20}
-    whole = run(make("whole", save_every_minutes=0, **options))
-    assert [step_of(path) for path in checkpoints(whole.run_dir)] == [12]
-    often = run(make("often", save_every_minutes=1e-9, **options))
-    assert [step_of(path) for path in checkpoints(often.run_dir)] == list(range(interval, 13, interval))
-    assert content(often) == content(whole)
-
-
-def test_by_default_a_checkpoint_is_due_after_ten_minutes(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    from distillkit.loop import checkpointer
-
-    now = [0.0]
-
-    class Watch:
-        """A clock that a step of the run moves by four minutes."""
-
-        @staticmethod
-        def monotonic() -> float:
-            return now[0]
-
-    class Slow(Student):
-        """Takes four minutes a step."""
-
-        name: ClassVar[str] = "fused"
-
-        async def train(self, batch: Batch) -> StepResult:
-            now[0] += 240
-            return await super().train(batch)
-
-    monkeypatch.setattr(checkpointer, "time", Watch)
-    config = make("slow", max_steps=8, keep_last=20).model_copy(update={"student": Slow()})
-    assert [step_of(path) for path in checkpoints(run(config).run_dir)] == [3, 6, 8]

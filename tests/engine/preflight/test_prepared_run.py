@@ -1,28 +1,21 @@
+"""What is found out before a run: rows, prompts, the plan, and tokenizers that differ."""
+
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from conftest import question
 
 from distillkit import Registry, RunConfig
 from distillkit.context import RunContext
-from distillkit.errors import DataError, InputError, PluginError
+from distillkit.errors import DataError, InputError
 from distillkit.preflight import prepared_run
-from distillkit.preflight.prepared_run import PreparedRun, prepare_run
-from distillkit.testing import ByteTokenizer, FakeScorer, FakeStudent, check_plugin
-from distillkit_builtin.losses.importance_sampling import ImportanceSampling
+from distillkit.testing import ByteTokenizer, FakeScorer, FakeStudent
+from engine.preflight.prepared import TWO, inspect
 
 Make = Callable[..., RunConfig]
-TWO = [
-    {"model": "t", "route_value": "math", "scorer": {"name": "fake"}},
-    {"model": "t", "route_value": "prose", "scorer": {"name": "fake"}, "teacher_messages_key": "prose_messages"},
-]
 MINE = [{"role": "user", "content": "privileged"}]
-
-
-def inspect(config: RunConfig) -> PreparedRun:
-    return prepare_run(config, Registry.discover(), lambda message: None)
 
 
 def test_every_row_with_a_problem_is_named(fake_config: Make, jsonl: Callable[..., str]) -> None:
@@ -116,7 +109,7 @@ def test_off_policy_sampling_and_idle_teachers_are_noted(fake_config: Make, json
 
 def test_a_router_that_invents_a_teacher_is_caught(fake_config: Make) -> None:
     from distillkit.types import Route
-    from engine.test_registry import FirstRouter
+    from engine.plugin_modules import FirstRouter
 
     class Inventive(FirstRouter):
         """Routes to nobody."""
@@ -126,70 +119,6 @@ def test_a_router_that_invents_a_teacher_is_caught(fake_config: Make) -> None:
 
     with pytest.raises(DataError, match="router 'first' returned teacher 'nobody'; Known: t"):
         inspect(fake_config(router=Inventive()))
-
-
-class NeedsTopK(ImportanceSampling):
-    """Needs more than logprobs."""
-
-    name: ClassVar[str] = "needs_topk"
-
-    def needs(self) -> Mapping[str, int]:
-        return {"sampled": 1, "topk": 20}
-
-
-class SampledScorer(FakeScorer):
-    """Gives the sampled tokens alone."""
-
-    def capabilities(self) -> Mapping[str, int | None]:
-        return {"sampled": None}
-
-
-class TopKScorer(FakeScorer):
-    """Gives the best ten."""
-
-    def capabilities(self) -> Mapping[str, int | None]:
-        return {"sampled": None, "topk": 10}
-
-
-class Unknown(ImportanceSampling):
-    """A loss that no student knows."""
-
-    name: ClassVar[str] = "unknown"
-    loss_function: ClassVar[str] = "importance_samplin"
-
-
-class MoreOptions(ImportanceSampling):
-    """An option that the student does not take."""
-
-    def options(self) -> Mapping[str, float]:
-        return {**super().options(), "beta": 1.0}
-
-
-class MisspeltNeed(ImportanceSampling):
-    """Needs what it does not spell right, and would read it."""
-
-    def needs(self) -> Mapping[str, int]:
-        return {"fulll": 1}
-
-
-def test_a_misspelt_capability_is_recognised(fake_config: Make) -> None:
-    teachers: list[Any] = [{"model": "t", "scorer": SampledScorer()}]
-    with pytest.raises(InputError, match=r"needs fulll; did you mean 'full' by 'fulll'\?$"):
-        inspect(fake_config(loss=MisspeltNeed(), teachers=teachers))
-    with pytest.raises(PluginError, match=r"has `needs` \['fulll'\]; did you mean 'full' by 'fulll'\?"):
-        check_plugin(MisspeltNeed())
-
-
-def test_loss_scorer_and_student_must_fit(fake_config: Make) -> None:
-    teachers: list[Any] = [{"model": "t", "scorer": SampledScorer()}]
-    with pytest.raises(InputError, match=r"scorer 'fake' of teacher 't' gives sampled; loss '\w+' needs topk of 20$"):
-        inspect(fake_config(loss=NeedsTopK(), teachers=teachers))
-    with pytest.raises(InputError, match=r"gives sampled, topk up to 10"):
-        inspect(fake_config(loss=NeedsTopK(), teachers=[{"model": "t", "scorer": TopKScorer()}]))
-    with pytest.raises(InputError, match=r"the loss function 'importance_samplin' of loss '.*'; did you mean"):
-        inspect(fake_config(loss=Unknown()))
-    with pytest.raises(InputError, match=r"its importance_sampling takes no option beta"):
-        inspect(fake_config(loss=MoreOptions()))
 
 
 def test_a_teacher_with_another_tokenizer_is_refused_by_name(fake_config: Make) -> None:
@@ -267,46 +196,3 @@ def test_all_plugins_declare_before_any_is_checked(
     monkeypatch.setattr(prepared_run, "plugins_of", ordered)
     inspect(fake_config(student=DeclaringStudent(), teachers=[{"model": "t", "scorer": Declaring()}]))
     assert calls == ["declare", "declare", "check", "check"]
-
-
-class WaysOut(NeedsTopK):
-    """Knows what would fit."""
-
-    name: ClassVar[str] = "ways_out"
-
-    def way_out(self, need: str, amount: int, given: int) -> str:
-        return f"lower its k below {amount}"
-
-
-class MoreToBeHad(TopKScorer):
-    """Knows how it would give more."""
-
-    def way_out(self, need: str, amount: int, given: int) -> str:
-        return f"start its server with --most {amount}"
-
-
-def test_a_refusal_names_what_would_fit_on_both_sides(fake_config: Make) -> None:
-    teachers = [{"model": "t", "scorer": MoreToBeHad()}]
-    with pytest.raises(InputError) as caught:
-        inspect(fake_config(loss=WaysOut(), teachers=teachers))
-    assert str(caught.value) == (
-        "scorer 'fake' of teacher 't' gives sampled, topk up to 10; loss 'ways_out' needs topk of 20: start its server "
-        "with --most 20, or lower its k below 20"
-    )
-
-
-class Looking(FakeScorer):
-    """Keeps what runs say that they need of it."""
-
-    seen: ClassVar[list[tuple[Any, Any]]] = []
-
-    def capabilities(self) -> Mapping[str, int | None]:
-        return {"sampled": None, "topk": None}
-
-    def check(self, run: RunContext) -> None:
-        self.seen.append((dict(run.scorer_needs), dict(run.sampler_needs)))
-
-
-def test_plugins_know_what_the_run_needs_of_them(fake_config: Make) -> None:
-    inspect(fake_config(loss=NeedsTopK(), teachers=[{"model": "t", "scorer": Looking()}]))
-    assert Looking.seen == [({"topk": 20}, {})]

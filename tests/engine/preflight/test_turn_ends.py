@@ -1,61 +1,22 @@
-"""Where completions end, and runs that are refused because turns of student and teacher end otherwise."""
+"""Runs that are refused because turns of student and teacher end otherwise, and maps of what ends them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from pydantic import JsonValue
 
-from distillkit import Registry, RunConfig, Weighting
+from distillkit import RunConfig, Weighting
 from distillkit.context import RunContext
 from distillkit.data.turn_end_maps import TurnEndMap
 from distillkit.errors import InputError
-from distillkit.preflight.prepared_run import PreparedRun, prepare_run
 from distillkit.records import ScoredRollout
-from distillkit.testing import ByteTokenizer, FakeScorer, FakeStudent
-from distillkit.tokenizer import Tokenizer, TurnEnds
+from distillkit.testing import FakeScorer
+from distillkit.tokenizer import Tokenizer
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
+from engine.preflight.turn_endings import END, EXTRA, START, Ending, EndingScorer, Ends, inspect
 
 Make = Callable[..., RunConfig]
-START, END, EXTRA = 256, 257, 258
-Ends = tuple[int | None, tuple[int, ...]]
-
-
-class EndsOtherwise(ByteTokenizer):
-    """Its turns end as it is told."""
-
-    def __init__(self, ends: Ends, more: Mapping[str, int]) -> None:
-        self.ends, self.more = TurnEnds(*ends), more
-
-    def special_tokens(self) -> Mapping[str, int]:
-        return {**super().special_tokens(), **self.more}
-
-    def show(self, ids: Sequence[int]) -> str:
-        names = {index: token for token, index in self.special_tokens().items()}
-        return "".join(names.get(index) or chr(index) for index in ids)
-
-    def turn_ends(self, options: Mapping[str, JsonValue]) -> TurnEnds:
-        return self.ends
-
-
-class Ending(FakeStudent):
-    name: ClassVar[str] = "ending"
-
-    ends: Ends = (END, (END,))
-
-    def tokenizer(self, run: RunContext) -> Tokenizer:
-        return EndsOtherwise(self.ends, {})
-
-
-class EndingScorer(FakeScorer):
-    name: ClassVar[str] = "ending"
-
-    ends: Ends = (END, (END,))
-    more: Mapping[str, int] = {}
-
-    def tokenizer(self, run: RunContext) -> Tokenizer:
-        return EndsOtherwise(self.ends, self.more)
 
 
 class ShyScorer(FakeScorer):
@@ -65,29 +26,6 @@ class ShyScorer(FakeScorer):
 
     def tokenizer(self, run: RunContext) -> Tokenizer | None:  # type: ignore[override]
         return None
-
-
-class SpecialOnly(Ending):
-    name: ClassVar[str] = "special-only"
-    stops_at_any_id: ClassVar[bool] = False
-
-
-def inspect(config: RunConfig) -> PreparedRun:
-    return prepare_run(config, Registry.discover(), lambda message: None)
-
-
-@pytest.fixture
-def make(fake_config: Make) -> Callable[..., RunConfig]:
-    """A config of a student with these ends, and of teachers with theirs."""
-
-    def made(student: Ends, *teachers: Any, **over: Any) -> RunConfig:
-        sections = [
-            {"model": f"t{i}", "scorer": EndingScorer(ends=given)} if isinstance(given, tuple) else given
-            for i, given in enumerate(teachers)
-        ]
-        return fake_config(student=Ending(ends=student), teachers=sections, **over)
-
-    return made
 
 
 @pytest.mark.parametrize(
@@ -259,48 +197,3 @@ def test_a_weighting_of_which_a_map_knows_nothing_is_refused(make: Make) -> None
     section = {"model": "t", "scorer": GivesIds(ends=(END, (END,))), "turn_end": "map"}
     with pytest.raises(InputError, match="weighting 'weighs-by-id' needs at_ids of its teachers"):
         inspect(make((START, (START,)), section, train={"weightings": [WeighsById()]}))
-
-
-@pytest.mark.parametrize(
-    ("sampling", "message"),
-    [
-        ({"stop_ids": (258,)}, r"sampling\.stop_ids: 258 is no id of the student's tokenizer; its last is 257"),
-        (
-            {"stop": ("<|im_end|>\n",)},
-            r"sampling\.stop: '<\|im_end\|>\\n' holds the special token '<\|im_end\|>' and more",
-        ),
-        ({"stop": ("<|im_end|><|im_start|>",)}, "holds the special token"),
-    ],
-)
-def test_stops_that_never_come_are_refused(make: Make, sampling: dict[str, Any], message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        inspect(make((END, (END,)), (END, (END,)), sampling=sampling))
-
-
-def test_texts_stay_stop_strings(make: Make) -> None:
-    sampling = inspect(
-        make((END, (END,)), (END, (END,)), sampling={"stop": ("\n\n", "<|im_start|>", "|im_end|")})
-    ).sampling
-    assert (sampling.stop, sampling.stop_ids) == (("\n\n", "|im_end|"), (END, START))
-
-
-def test_a_sampler_that_takes_texts_alone_ends_at_special_tokens_alone(fake_config: Make) -> None:
-    def config(**sampling: Any) -> RunConfig:
-        section = {"model": "t", "scorer": EndingScorer()}
-        return fake_config(student=SpecialOnly(), teachers=[section], sampling=sampling)
-
-    assert inspect(config(stop_ids=(START,))).ending_ids == {START, END}
-    with pytest.raises(
-        InputError, match=r"'special-only' ends completions at special tokens alone, and '\\n' \(id 10\)"
-    ):
-        inspect(config(stop_ids=(10,)))
-
-
-def test_a_run_in_which_nothing_ends_a_completion_says_so(make: Make) -> None:
-    def said(ends: Ends, **sampling: Any) -> bool:
-        notes = inspect(make(ends, ends, sampling=sampling)).notes
-        return any(note.startswith("nothing ends a completion") for note in notes)
-
-    assert said((None, ()))
-    assert not said((None, ()), stop=("x",))
-    assert not said((END, (END,)))

@@ -4,126 +4,21 @@ import asyncio
 import json
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pytest
 from conftest import question, read_jsonl
-from pydantic import PrivateAttr
 
-from distillkit import Registry, RunConfig, RunResult, run
+from distillkit import RunConfig, run
 from distillkit.errors import InputError
-from distillkit.loop.engine import FINISHING, Engine
-from distillkit.loop.execute import execute
-from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
 from distillkit.run_directory.checkpoint import checkpoints
 from distillkit.run_directory.directory import run_directory
-from distillkit.testing import FakeScorer, FakeStudent
 from distillkit.training_data import Batch, StepResult
-from distillkit.types import SampleRequest
+from engine.run_directory.mortal_runs import Mortal, Power, content, dead, each_row_once
 
 Make = Callable[..., RunConfig]
-
-
-class Power:
-    """Fails after so many trained steps, as often as it is told to."""
-
-    def __init__(self, *after: int) -> None:
-        self.after = list(after)
-        self.steps = 0
-
-    def step(self) -> None:
-        self.steps += 1
-        if self.steps in self.after:
-            self.after.remove(self.steps)
-            raise ZeroDivisionError("the power went")
-
-
-class Mortal(FakeStudent):
-    """Dies when it is told to, before a step; some completions cannot be sampled."""
-
-    name: ClassVar[str] = "mortal"
-    _power: Power = PrivateAttr(default_factory=Power)
-
-    @classmethod
-    def on(cls, power: Power) -> "Mortal":
-        student = cls(learning_rate=5.0)
-        student._power = power
-        return student
-
-    async def sample(self, requests: Sequence[SampleRequest]) -> AsyncIterator[Rollout | Failure]:
-        async for outcome in super().sample(requests):
-            if outcome.request.seed % 11 == 0:
-                yield Failure(outcome.request, "unlucky", retryable=True)
-            else:
-                yield outcome
-
-    async def train(self, batch: Batch) -> StepResult:
-        self._power.step()
-        return await super().train(batch)
-
-
-class Moving(FakeScorer):
-    """A teacher that likes its characters more with each version, as a moving average might; keeps that as state."""
-
-    name: ClassVar[str] = "moving"
-    _synced: int = PrivateAttr(0)
-
-    def moves(self) -> bool:
-        return True
-
-    async def on_sync(self, weights: Weights) -> None:
-        self._synced += 1
-
-    def state(self) -> dict[str, Any]:
-        return {"synced": self._synced}
-
-    def restore(self, state: Any, tensors: Any) -> None:
-        self._synced = state["synced"]
-
-    async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
-        async for outcome in super().score(requests):
-            assert isinstance(outcome, Score)
-            yield Score(outcome.request, outcome.logprobs - 0.01 * self._synced, outcome.echoed_ids, self._synced)
-
-
-@pytest.fixture
-def make(fake_config: Make, jsonl: Callable[..., str]) -> Callable[..., RunConfig]:
-    rows = jsonl([question(f"row {i}") for i in range(24)], "resume.jsonl")
-    held_out = jsonl([question("held out")], "resume-eval.jsonl")
-
-    def config(name: str, power: Power, **train: Any) -> RunConfig:
-        return fake_config(
-            name=name,
-            data={"path": rows, "eval_path": held_out, "epochs": 1},
-            student=Mortal.on(power),
-            teachers=[{"model": "t", "scorer": Moving(likes="abc")}],
-            evaluators=["reverse_kl"],
-            sampling={"completions_per_prompt": 3, "max_completion_tokens": 12},
-            train={"prompt_groups_per_step": 2, "max_failed_fraction": 1.0, "eval_every": 3, **train},
-        )
-
-    return config
-
-
-def content(result: RunResult) -> dict[str, Any]:
-    """All that a run leaves, but for times and how much was under way at once."""
-    folder = result.run_dir
-    metrics = [
-        {name: value for name, value in row.items() if not name.startswith("time/") and not name.endswith("/inflight")}
-        for row in read_jsonl(folder / "metrics.jsonl")
-    ]
-    summary = {
-        name: value for name, value in result.summary.items() if name not in ("wall_s", "train_s", "name", "provenance")
-    }
-    return {
-        "metrics": metrics,
-        "ledger": (folder / "ledger.jsonl").read_text(),
-        "samples": (folder / "samples.jsonl").read_text(),
-        "weights": (folder / "adapter/fake.safetensors").read_bytes(),
-        "summary": {**summary, "adapter_path": None},
-    }
 
 
 @pytest.mark.parametrize("train", [{}, {"max_steps_off_policy": 1}, {"max_steps_off_policy": 2}], ids=str)
@@ -171,14 +66,6 @@ def test_rows_that_are_held_out_or_left_out_stay_so_through_deaths(
     assert len(set(trained.values())) == 1  # each row in each epoch
     with pytest.raises(InputError, match="was written by another run"):
         run(config("parts", Power()).model_copy(update={"seed": 1}), resume=True)
-
-
-def dead(make: Callable[..., RunConfig], after: int = 6, **train: Any) -> Path:
-    """A run that died at this step, with a checkpoint of each step before."""
-    config = make("dead", Power(after), save_every=1, keep_last=3, **train)
-    with pytest.raises(ZeroDivisionError):
-        run(config)
-    return Path(config.log_path.replace("{name}", "dead"))
 
 
 def test_a_damaged_checkpoint_is_found_out_and_the_one_before_it_used(make: Callable[..., RunConfig]) -> None:
@@ -304,120 +191,6 @@ def test_checkpoints_hold_no_pickle(make: Callable[..., RunConfig]) -> None:
     assert suffixes == {".json", ".safetensors"}
     for path in (folder / "checkpoints").rglob("*.json"):
         json.loads(path.read_text())
-
-
-def each_row_once(folder: Path, of: int) -> None:
-    """The ledger holds each row of each epoch, once, and none that failed or is still to be trained."""
-    entries = read_jsonl(folder / "ledger.jsonl")
-    assert len({(entry["row_id"], entry["epoch"]) for entry in entries}) == len(entries) == of
-    assert {entry["outcome"] for entry in entries} == {"trained"}
-
-
-def drawn_ahead(folder: Path) -> list[int]:
-    """How many completions the newest checkpoint holds of each step to come."""
-    state = json.loads((checkpoints(folder)[-1] / "engine.json").read_text())
-    return [len(window["outcomes"]["rollouts"]) for window in state["in_flight"]]
-
-
-def test_what_another_run_drew_ahead_is_dropped_by_force_and_drawn_again(make: Callable[..., RunConfig]) -> None:
-    folder = dead(make, max_steps_off_policy=2)
-    first, second = drawn_ahead(folder)
-    result = run(make("dead", Power(), max_steps_off_policy=2, prompt_groups_per_step=3), resume=True, force=True)
-    told = f"{first + second} completions that the checkpoint holds, sampled ahead, are dropped"
-    assert told in (folder / "run.log").read_text()
-    assert (result.steps, result.summary["rows"], result.summary["trained_rows"]) == (10, 24, 24)
-    each_row_once(folder, 24)
-
-
-def test_what_was_drawn_for_a_last_step_that_is_not_the_last_any_more_is_drawn_again(
-    make: Callable[..., RunConfig],
-) -> None:
-    options = {"prompt_groups_per_step": 7, "max_steps_off_policy": 2, "save_every": 1}
-    with pytest.raises(ZeroDivisionError):
-        run(make("more", Power(3), **options))  # of 7, 7, 7 and 3 rows
-    config = make("more", Power(), **options)
-    _, last = drawn_ahead(run_directory(config))
-    result = run(config.model_copy(update={"data": config.data.model_copy(update={"epochs": 2})}), resume=True)
-    assert f"{last} completions that the checkpoint holds" in (result.run_dir / "run.log").read_text()
-    assert (result.steps, result.summary["trained_rows"]) == (7, 48)  # six of 7 rows and one of 6
-    each_row_once(result.run_dir, 48)
-
-
-class Stopped(Mortal):
-    """Asks for the run's end while it trains a step."""
-
-    name: ClassVar[str] = "mortal"
-    _engines: list[Engine] = PrivateAttr(default_factory=list)
-    _at: int = PrivateAttr(0)
-
-    async def train(self, batch: Batch) -> StepResult:
-        if self._engines[0].step + 1 == self._at:
-            assert self._engines[0].request_stop() == "the step in hand, with a checkpoint"
-        return await super().train(batch)
-
-
-def stopped_at(step: int, config: RunConfig) -> None:
-    """Run until it stops by itself, after this step."""
-    student = Stopped.on(Power())
-    assert isinstance(student, Stopped)
-    student._at = step
-    stopping = config.model_copy(update={"student": student})
-    with pytest.raises(asyncio.CancelledError):
-        asyncio.run(execute(stopping, Registry.discover(), on_engine=student._engines.append))
-
-
-def test_what_a_stopped_run_has_drawn_ahead_is_kept_and_not_failed(make: Callable[..., RunConfig]) -> None:
-    options = {"max_steps_off_policy": 2, "eval_every": 0, "max_failed_fraction": 0.5}
-    whole = run(make("whole", Power(), **options))
-    config = make("stopped", Power(), **options)
-    stopped_at(4, config)
-    folder = run_directory(config)
-    entries = read_jsonl(folder / "ledger.jsonl")
-    outcomes = Counter((entry["step"], entry["outcome"]) for entry in entries)
-    assert outcomes == {(step, "trained" if step <= 4 else "kept"): 2 for step in range(1, 7)}
-    assert entries[-1]["completions"] == [{"sample": sample, "outcome": "kept"} for sample in range(3)]
-    summary = json.loads((folder / "summary.json").read_text())
-    counts = [summary[f"{name}_rows"] for name in ("trained", "failed", "kept")]
-    assert (summary["rows"], counts) == (12, [8, 0, 4])
-    parts = [summary[f"{name}_completions"] for name in ("trained", "failed", "kept")]
-    assert (sum(parts), parts[2]) == (summary["completions"], 12)
-    assert content(run(make("stopped", Power(), **options), resume=True)) == content(whole)
-
-
-class AtTheEnd(Stopped):
-    """Asks for the run's end while the final weights are written."""
-
-    async def train(self, batch: Batch) -> StepResult:
-        return await Mortal.train(self, batch)
-
-    async def export(self, run_dir: Path) -> Path:
-        assert self._engines[0].request_stop() == FINISHING
-        return await super().export(run_dir)
-
-
-def test_a_stop_that_comes_too_late_is_told_what_it_waits_for_and_the_run_is_complete(
-    make: Callable[..., RunConfig],
-) -> None:
-    for cls, told in ((Stopped, 1), (AtTheEnd, 0)):  # who asks at the end is answered by `request_stop` itself
-        student = cls.on(Power())
-        assert isinstance(student, Stopped)
-        student._at = 12
-        config = make(cls.__name__, Power()).model_copy(update={"student": student})
-        result = asyncio.run(execute(config, Registry.discover(), on_engine=student._engines.append))
-        assert (result.steps, result.summary["status"]) == (12, "completed")
-        assert (result.run_dir / "run.log").read_text().count(f"stopping after {FINISHING}") == told
-
-
-def test_what_was_drawn_after_the_last_checkpoint_is_failed_and_what_it_holds_is_kept(
-    make: Callable[..., RunConfig],
-) -> None:
-    with pytest.raises(ZeroDivisionError):  # with windows 4, 5 and 6 in flight, of which the checkpoint holds 4 and 5
-        run(make("dead", Power(4), max_steps_off_policy=2, save_every=3))
-    with pytest.raises(ZeroDivisionError):
-        run(make("dead", Power(1), max_steps_off_policy=2, save_every=3), resume=True)
-    entries = read_jsonl(run_directory(make("dead", Power())) / "ledger.jsonl")
-    ends = {entry["step"]: entry["outcome"] for entry in entries}
-    assert ends == {1: "trained", 2: "trained", 3: "trained", 4: "kept", 5: "kept", 6: "failed"}
 
 
 def test_an_interrupt_of_a_run_in_python_stops_at_once_and_the_log_says_where_a_resume_goes_on(

@@ -1,157 +1,23 @@
-"""The recipe's own code, with other imports alone, against the loopback service."""
+"""`main` as the recipe's, against the loopback service: its callbacks, its files, and how it goes on."""
 
 import asyncio
 import json
-import re
 import shutil
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pytest
-from conftest import question, read_jsonl
+from conftest import read_jsonl
 
-from builtin.fireworks.runs import nothing_is_left, write_rows
+from builtin.fireworks.runs import nothing_is_left
 from distillkit.errors import InputError
-from distillkit.recipes.distillation_loop import (
-    MultiTeacherConfig,
-    RunnerConfig,
-    TeacherConfig,
-    main,
-)
+from distillkit.recipes.distillation_loop import RunnerConfig, main
 
 pytest.importorskip("fireworks.training.sdk")
 if TYPE_CHECKING:
     from distillkit_loopback.fireworks.service import LoopbackService
-
-from builtin.fireworks.recipe.recipe_runs import MODULE, RESULT, make
-
-SINGLE = """
-from training.recipes.distillation_loop import Config, main
-from training.utils import DeployConfig, TrainerConfig
-
-cfg = Config(
-    log_path="./distillation_logs",
-    base_model="accounts/fireworks/models/qwen3-8b",
-    teacher_model="accounts/fireworks/models/qwen3-32b",
-    dataset="/path/to/prompts.jsonl",
-    trainer=TrainerConfig(
-        training_shape_id="accounts/fireworks/trainingShapes/qwen3-8b-128k-h200",
-    ),
-    deployment=DeployConfig(tokenizer_model="Qwen/Qwen3-8B"),
-    max_rows=100,
-    epochs=1,
-)
-
-main(cfg)
-"""
-
-
-ROUTED = """
-from training.recipes.distillation_loop import Config, main
-from training.utils import DeployConfig, TrainerConfig
-from training.utils.distillation import MultiTeacherConfig, TeacherConfig
-
-cfg = Config(
-    log_path="./mopd_logs",
-    base_model="accounts/fireworks/models/qwen3p5-35b-a3b",
-    teacher_model="",
-    dataset="/path/to/routed_prompts.jsonl",
-    multi_teacher=MultiTeacherConfig(
-        route_key="teacher",
-        teachers=[
-            TeacherConfig(
-                model="accounts/fireworks/models/qwen3p5-35b-a3b",
-                route_value="math-teacher",
-                tokenizer_model="Qwen/Qwen3.5-35B-A3B",
-            ),
-            TeacherConfig(
-                model="accounts/fireworks/models/qwen3p5-35b-a3b",
-                route_value="arithmetic-teacher",
-                tokenizer_model="Qwen/Qwen3.5-35B-A3B",
-            ),
-        ],
-    ),
-    trainer=TrainerConfig(
-        training_shape_id="accounts/fireworks/trainingShapes/qwen3p5-35b-a3b-256k-lora",
-    ),
-    deployment=DeployConfig(tokenizer_model="Qwen/Qwen3.5-35B-A3B"),
-    lora_rank=8,
-    prompt_groups_per_step=2,
-    completions_per_prompt=1,
-)
-
-main(cfg)
-"""
-
-
-ROWS = [
-    {
-        "messages": [{"role": "user", "content": "Solve 6 * 7. End with exactly one line: Final: <answer>."}],
-        "expected_answer": "42",
-    },
-    question("Solve 5 * 7.", extra_info={"from": "here"}),
-]
-
-
-ROUTED_ROWS = [
-    {
-        "messages": [{"role": "user", "content": "Solve 6 * 7. End with exactly one line: Final: <answer>."}],
-        "teacher": "math-teacher",
-        "teacher_messages": [
-            {
-                "role": "user",
-                "content": "Solve 6 * 7. The correct answer is 42. Explain briefly, then end with Final: 42.",
-            }
-        ],
-        "expected_answer": "42",
-    },
-    {
-        "messages": [{"role": "user", "content": "Solve 18 + 24. End with Final: <answer>."}],
-        "teacher": "arithmetic-teacher",
-        "expected_answer": "42",
-    },
-]
-
-
-def run_block(code: str, folder: Path) -> dict[str, Any]:
-    """Run a block of the recipe's page: other imports, and its placeholder paths in `folder`."""
-    code = re.sub(r"from training\.\S+ import", f"from {MODULE} import", code)
-    names: dict[str, Any] = {}
-    exec(code.replace("/path/to", str(folder)).replace("\nmain(cfg)", "\nresult = main(cfg)"), names)
-    result: dict[str, Any] = names["result"]
-    return result
-
-
-def test_the_single_teacher_block_runs(fireworks: "LoopbackService", tmp_path: Path) -> None:
-    write_rows(tmp_path, ROWS, "prompts.jsonl")
-    result = run_block(SINGLE, tmp_path)
-    assert set(result) == RESULT
-    assert result["steps"] == 2
-    assert result["max_seq_len"] == 2048
-    assert result["eval"] == {}
-    assert result["training_shape_id"] == "accounts/fireworks/trainingShapes/qwen3-8b-128k-h200"
-    assert str(result["deployment_shape"]).startswith("accounts/")
-    assert nothing_is_left(fireworks)
-    entries = read_jsonl(tmp_path / "distillation_logs/run/samples.jsonl")
-    assert [entry["question"] for entry in entries] == [row["messages"][0]["content"] for row in ROWS]  # in file order
-
-
-def test_the_routed_block_runs_on_one_shared_deployment(fireworks: "LoopbackService", tmp_path: Path) -> None:
-    write_rows(tmp_path, ROUTED_ROWS, "routed_prompts.jsonl")
-    result = run_block(ROUTED, tmp_path)
-    assert result["steps"] == 1
-    samples = {sample["route"]: sample for sample in read_jsonl(tmp_path / "mopd_logs/run/samples.jsonl")}
-    assert set(samples) == {"math-teacher", "arithmetic-teacher"}
-    assert "The correct answer is 42" in samples["math-teacher"]["teacher_prompts"]["math-teacher"]
-    (row,) = read_jsonl(tmp_path / "mopd_logs/run/recipe_metrics.jsonl")
-    scored = [value for name, value in row.items() if name.startswith("teacher_route/") and name.endswith("/scored")]
-    assert scored == [1, 1]
-    made = [
-        request for request in fireworks.requests if request.method == "POST" and request.path.endswith("/deployments")
-    ]
-    assert len(made) == 2
+from builtin.fireworks.recipe.recipe_runs import make
 
 
 def test_callbacks_get_the_recipes_context_in_a_thread_without_a_loop(
@@ -263,60 +129,6 @@ def test_the_recipes_metrics_and_the_runners_files(fireworks: "LoopbackService",
         "checkpoint": "step-4",
         "job_id": result["policy_job_id"],
     }
-
-
-def test_topk_forward_kl_trains_on_the_blended_top_k_of_all_teachers(
-    fireworks: "LoopbackService", tmp_path: Path, tiny_model: str, other_tiny_model: str
-) -> None:
-    """What is sent is, position by position, what the recipe's documentation makes of both models' own logprobs."""
-    teachers = [
-        TeacherConfig(model="accounts/fireworks/models/qwen3-32b", route_value="a", blend_weight=3.0),
-        TeacherConfig(model="accounts/fireworks/models/qwen3-8b", route_value="b"),
-    ]
-    several = MultiTeacherConfig(teachers)
-    mode: Any = "topk_forward_kl"
-    main(make(tmp_path, teacher_model="", multi_teacher=several, distill_mode=mode, sdft_top_k=3))
-    assert nothing_is_left(fireworks)
-    (first, *_) = [request.body for request in fireworks.requests if request.path.endswith("/forward_backward")]
-    wire: Any = first["forward_backward_input"]  # type: ignore[index,call-overload]  # JSON
-    assert (wire["loss_fn"], wire.get("loss_fn_config")) == ("cross_entropy", None)
-    positions = 0
-    for datum in wire["data"]:
-        ids = datum["model_input"]["chunks"][0]["tokens"]
-        targets, weights = (
-            np.reshape(datum["loss_fn_inputs"][name]["data"], datum["loss_fn_inputs"][name]["shape"])
-            for name in ("target_tokens", "weights")
-        )
-        tables = [logprobs_of(model, ids) for model in (other_tiny_model, tiny_model)]
-        for at in np.flatnonzero(weights.any(axis=1)):
-            wanted = blended([table[at] for table in tables], [3.0, 1.0], 3)
-            assert targets[at].tolist() == list(wanted)
-            assert weights[at].tolist() == pytest.approx(list(wanted.values()), abs=1e-4)
-            positions += 1
-    (row, *_) = read_jsonl(tmp_path / "logs/run/recipe_metrics.jsonl")
-    assert (row["train/sdft_active_positions"], row["train/sdft_top_k"]) == (positions, 3)
-    assert not [name for name in row if name.startswith("train/opd_")]
-
-
-def logprobs_of(model: str, ids: list[int]) -> Any:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with torch.inference_mode():
-        logits = AutoModelForCausalLM.from_pretrained(model)(torch.tensor([ids])).logits[0]
-    return logits.double().log_softmax(-1).numpy()
-
-
-def blended(logprobs: list[Any], shares: list[float], k: int) -> dict[int, float]:
-    """Id to weight at one position: each teacher's top-k alone, added by share, the k largest, made to sum to 1."""
-    pooled: dict[int, float] = {}
-    for table, share in zip(logprobs, shares, strict=True):
-        best = np.argsort(-table, kind="stable")[:k]
-        mass = np.exp(table[best]).sum()
-        for index in best.tolist():
-            pooled[index] = pooled.get(index, 0.0) + share * float(np.exp(table[index]) / mass)
-    kept = dict(sorted(pooled.items(), key=lambda item: -item[1])[:k])
-    return {index: weight / sum(kept.values()) for index, weight in kept.items()}
 
 
 def test_main_goes_on_from_a_checkpoint_and_works_inside_a_running_loop(

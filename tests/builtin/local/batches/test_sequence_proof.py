@@ -1,27 +1,24 @@
 """A sequence's logprobs are its own, on every path: a model is proved before it is used, and real families hold."""
 
 import copy
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from helpers.explicit_attention import attention_in_the_place_of
-from helpers.model_families import random_causal_lm, random_model
+from helpers.model_families import random_causal_lm
 from helpers.own_forward import reference
 from helpers.tiny_models import write_tokenizer
 from torch import Tensor
 from transformers import AutoConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from distillkit.arrays import token_ids
+from builtin.local.batches.proved_items import FAMILIES, family, items
 from distillkit.errors import InputError
 from distillkit.records import Rollout
-from distillkit.testing import make_context
 from distillkit.types import SampleKey, SampleRequest, SamplingParams
 from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.batches.sequence_proof import proved
@@ -31,53 +28,8 @@ from distillkit_builtin.local.inference.forward_choice import choose_backbone
 from distillkit_builtin.local.inference.generator import generator_for
 from distillkit_builtin.local.inference.scoring import score_logprobs
 from distillkit_builtin.local.model.causal_lm import CausalLM, PromptAndResponse
-from distillkit_builtin.local.model_files.model_config import context_length, declared_text_config
-from distillkit_builtin.local.student import LocalStudent
+from distillkit_builtin.local.model_files.model_config import declared_text_config
 from distillkit_builtin.local.training.policy import Policy
-
-FAMILIES: Mapping[str, Mapping[str, Any]] = {
-    "llama": {"attention_bias": True, "rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 4.0}},
-    "llama, yarn": {
-        "rope_parameters": {
-            "rope_type": "yarn", "rope_theta": 1e4, "factor": 8.0, "original_max_position_embeddings": 32,
-        }
-    },
-    "llama, biases": {"mlp_bias": True},
-    "llama, a window left over": {"sliding_window": 5},
-    "mistral": {"sliding_window": 5},
-    "qwen2": {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1},
-    "qwen3": {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 0, "attention_bias": True},
-    "gemma2": {
-        "attn_logit_softcapping": 0.5, "final_logit_softcapping": 1.0, "query_pre_attn_scalar": 2, "sliding_window": 5,
-    },
-    "gemma3_text": {"sliding_window": 5, "query_pre_attn_scalar": 2},
-    "gpt_oss": {"sliding_window": 5},
-    "granite": {
-        "attention_multiplier": 0.7, "embedding_multiplier": 3.0, "residual_multiplier": 0.4, "logits_scaling": 3.0,
-    },
-    "cohere2": {"logit_scale": 0.25, "sliding_window": 5},
-    "phi3": {"partial_rotary_factor": 0.5, "sliding_window": 5},
-    "stablelm": {"use_qkv_bias": True, "partial_rotary_factor": 0.5},
-    "gpt2": {"scale_attn_by_inverse_layer_idx": True},
-    "qwen3_moe": {"norm_topk_prob": True},
-    "mixtral": {"sliding_window": 5},
-}  # fmt: skip
-"""What a path could overlook: each value changes what the model computes."""
-
-
-def family(name: str) -> CausalLM:
-    return random_causal_lm(name.partition(",")[0], **FAMILIES[name])
-
-
-def items() -> list[PromptAndResponse]:
-    """Of different lengths, beyond every window; three begin alike, far enough to be computed once."""
-    numbers = np.random.default_rng(0)
-    start = numbers.integers(5, 250, 20)
-    prompts = [np.concatenate([start, numbers.integers(5, 250, n)]) for n in (1, 4, 9)]
-    return [
-        PromptAndResponse(token_ids(p), token_ids(numbers.integers(5, 250, r)))
-        for p, r in zip(prompts, (9, 3, 6), strict=True)
-    ]
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -191,37 +143,6 @@ LLAMA4 = {"attention_chunk_size": 8192, "intermediate_size_mlp": 32, "num_hidden
 )
 def test_prompts_are_not_padded_where_layers_count_the_padding(kind: str, over: dict[str, Any], padded: bool) -> None:
     assert random_causal_lm(kind, **over).batching.left_padding == padded
-
-
-LONGROPE = {
-    "original_max_position_embeddings": 40,
-    "rope_parameters": {
-        "rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 40,
-        "short_factor": [1.0] * 4, "long_factor": [9.0] * 4,
-    },
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("over", [LONGROPE, {"index_topk": 40}], ids=["longrope", "sparse"])
-def test_sequences_that_would_be_computed_in_two_ways_are_not_read(over: dict[str, Any], tmp_path: Path) -> None:
-    random_model("phi3").save_pretrained(tmp_path)
-    path = tmp_path / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), **over}))
-    assert context_length(str(tmp_path)) == 40
-    notes = LocalStudent(model=str(tmp_path), device="cpu").check(make_context()).notes
-    assert "reads sequences of at most 40 tokens here" in notes[1]
-    assert "sampling.max_completion_tokens" in notes[1]
-
-
-def test_up_to_that_length_a_batch_changes_nothing_and_beyond_it_would() -> None:
-    causal_lm = proved(random_causal_lm("phi3", **LONGROPE))
-    ids = np.random.default_rng(0).integers(5, 250, 60)
-    short = PromptAndResponse(token_ids(ids[:9]), token_ids(ids[9:20]))
-    alone = reference(causal_lm, short)
-    for length, same in ((40, True), (41, False)):
-        beside = PromptAndResponse(token_ids(ids[:30]), token_ids(ids[30:length]))
-        found, _ = score_logprobs(causal_lm, [short, beside])
-        assert torch.allclose(found[:11], alone, atol=1e-4) == same
 
 
 def test_a_model_that_cannot_be_computed_is_an_error_of_the_input() -> None:

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import distillkit
-from builtin.local.training.test_trainer import PLAIN
+from builtin.local.training.sampled_batches import PLAIN
 from distillkit import RunConfig
 from distillkit.arrays import token_ids
 from distillkit.errors import InputError

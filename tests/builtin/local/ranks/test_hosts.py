@@ -14,7 +14,7 @@ import yaml
 from helpers.torchrun import agent, finished, free_port, kill_host, until
 
 import distillkit
-from builtin.local.ranks.test_ranks import SAME, metrics
+from builtin.local.ranks.rank_metrics import SAME, metrics
 from distillkit import RunConfig
 from distillkit.run_directory.checkpoint import checkpoints, step_of
 

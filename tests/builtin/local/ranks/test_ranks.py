@@ -7,7 +7,6 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -16,18 +15,13 @@ from helpers.torchrun import FORCED, finished, kill, torchrun, until
 from transformers import AutoModelForCausalLM
 
 import distillkit
+from builtin.local.ranks.rank_metrics import SAME, metrics
 from distillkit import RunConfig
 from distillkit.context import SharedObjects
-from distillkit.errors import InputError
-from distillkit.positions import TokenLoss
 from distillkit.preflight.prepared_run import context_for
-from distillkit.ranks import Rank
-from distillkit_builtin.local.device import resolve_device
 from distillkit_builtin.local.ranks.worker_state import WorkerState
-from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 
 Make = Callable[..., RunConfig]
-SAME = ("train/loss", "train/grad_norm", "train/reverse_kl", "train/active_tokens", "rollout/logprob_mismatch_max")
 SLOW_SCORER = """
 import asyncio
 from pathlib import Path
@@ -55,10 +49,6 @@ def write(tmp_path: Path) -> Callable[[RunConfig], str]:
         return str(path)
 
     return dump
-
-
-def metrics(run_dir: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.ranks
@@ -141,13 +131,6 @@ def size(run_dir: Path) -> int:
     return (run_dir / "model" / "model.safetensors").stat().st_size
 
 
-def test_sharding_that_cannot_be_is_refused(local_config: Make) -> None:
-    with pytest.raises(InputError, match="there is one process"):
-        distillkit.run(local_config(student={"shard": "always", "lora_rank": 0}))
-    with pytest.raises(InputError, match="a LoRA is never sharded"):
-        distillkit.run(local_config(student={"shard": "always"}))
-
-
 @pytest.fixture
 def hanging(local_config: Make, tmp_path: Path, other_tiny_model: str) -> Iterator["subprocess.Popen[str]"]:
     """A run on two ranks that waits for its teacher."""
@@ -195,43 +178,6 @@ def test_without_rank_0_the_others_end_too(hanging: "subprocess.Popen[str]") -> 
     output, _ = hanging.communicate(timeout=180)
     assert hanging.returncode == 1
     assert FORCED not in output
-
-
-def test_every_process_of_torchrun_takes_a_device_of_its_own() -> None:
-    with pytest.raises(InputError, match="every process of torchrun takes a device of its own"):
-        resolve_device("cuda:0", Rank(3, 4, 1, 4))
-
-
-class Unsendable(ImportanceSampling):
-    name: ClassVar[str] = "unsendable"
-    loss_function: ClassVar[str] = "unsendable"
-
-    def options(self) -> dict[str, float]:
-        return {}
-
-    def token_loss(self) -> TokenLoss:
-        return lambda positions, options: -positions.logprobs * positions.inputs["advantages"]
-
-
-def test_a_loss_whose_code_cannot_travel_is_refused_before_anything_is_loaded(
-    local_config: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "0")):
-        monkeypatch.setenv(name, value)
-    with pytest.raises(InputError, match="loss 'unsendable': its token_loss cannot be passed to the other ranks"):
-        distillkit.run(local_config(loss=Unsendable()))
-
-
-def test_a_student_that_runs_in_one_process_refuses_several(
-    local_config: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = local_config()
-    monkeypatch.setattr(type(config.student), "spreads", False)
-    for rank in ("0", "1"):
-        for name, value in (("RANK", rank), ("WORLD_SIZE", "2"), ("LOCAL_RANK", rank)):
-            monkeypatch.setenv(name, value)
-        with pytest.raises(InputError, match="torchrun started 2 processes, and student 'local' runs in one"):
-            distillkit.run(config)
 
 
 class Unable:

@@ -10,7 +10,7 @@ import yaml
 from helpers.torchrun import finished, torchrun
 
 import distillkit
-from builtin.local.ranks.test_ranks import SAME, metrics
+from builtin.local.ranks.rank_metrics import SAME, metrics
 from distillkit import RunConfig
 from distillkit.testing import make_context
 from distillkit_builtin.local.live_student import LiveLocalStudent, load_proved

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 import yaml
+from helpers.torchrun import finished, torchrun
 
 import distillkit
-from builtin.local.ranks.test_ranks import SAME, finished, metrics, torchrun
+from builtin.local.ranks.rank_metrics import SAME, metrics
 from distillkit import RunConfig
 from distillkit_builtin.losses.divergence import Divergence
 

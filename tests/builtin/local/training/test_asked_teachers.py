@@ -12,8 +12,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
 import distillkit
-from builtin.local.training.test_chunked_loss import gradients, policy_of, trainer_of
-from builtin.local.training.test_trainer import PLAIN
+from builtin.local.training.chunked_trainers import gradients, policy_of, trainer_of
+from builtin.local.training.sampled_batches import PLAIN
 from distillkit import RunConfig
 from distillkit.context import SharedObjects
 from distillkit.errors import InputError, PluginError

@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import question
 
-from builtin.local.training.test_trainer import batch, gradients, lora
+from builtin.local.training.sampled_batches import batch, gradients, lora
 from distillkit import RunConfig, run
 from distillkit.errors import BadStepError
 from distillkit.training_data import Batch
