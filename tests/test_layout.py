@@ -93,6 +93,14 @@ def test_files_fit_on_a_few_screens_and_functions_on_one() -> None:
     assert {found for path, text in sources() for found in too_long(path, text)} == TOO_LONG
 
 
+def test_the_other_files_fit_on_a_few_screens_too() -> None:
+    folders = "tests", "benchmarks", "docs", "examples"
+    files = [path for folder in folders for path in (TOP / folder).rglob("*.py")]
+    assert len(files) > 500
+    lines = {str(path.relative_to(TOP)): len(path.read_text(encoding="utf-8").splitlines()) for path in files}
+    assert {path for path, count in lines.items() if count > FILE_LINES} == set()
+
+
 def test_what_is_too_long_would_be_found() -> None:
     body = "    x = 1\n" * FUNCTION_LINES
     assert list(too_long("a.py", f"@f\n@g\ndef short():\n{body[:-10]}")) == []

@@ -107,9 +107,9 @@ class IndexedRows:
 
     def order(self, epoch: int, seed: int, *, shuffle: bool) -> IntArray:
         """The positions of one epoch's rows, in the order in which they are trained."""
-        order = np.arange(len(self), dtype=np.int64)
-        if shuffle:
-            order = np.random.default_rng([seed, epoch]).permutation(len(self)).astype(np.int64, copy=False)
+        count = len(self)
+        order = np.random.default_rng([seed, epoch]).permutation(count) if shuffle else np.arange(count)
+        order = order.astype(np.int64, copy=False)
         return order if self._ranks is None else order[np.argsort(self._ranks[order], kind="stable")]
 
     def validate(self, inspect: "Callable[[Row], None] | InBatches") -> None:
