@@ -9,7 +9,7 @@ import torch
 from helpers import tiny_models
 from torch import Tensor
 
-from builtin.local.training.test_trainer import PLAIN, batch
+from builtin.local.training.sampled_batches import PLAIN, batch
 from distillkit.training_data import Batch
 from distillkit_builtin.local.batches.adaptive_batch_size import AdaptiveBatchSize
 from distillkit_builtin.local.model.causal_lm import CausalLM
