@@ -14,7 +14,7 @@ from distillkit.events import RunFinished, RunStarted
 from distillkit.loop.assemble import resume
 from distillkit.loop.engine import Engine
 from distillkit.loop.evaluator_runner import eval_summary
-from distillkit.loop.garbage_collection import loaded_objects_left_alone
+from distillkit.loop.interpreter import loaded_objects_left_alone, short_turns
 from distillkit.loop.opened_plugins import opened_plugins, opened_sinks
 from distillkit.loop.run_story import chosen
 from distillkit.loop.unless_broken import unless_broken
@@ -51,7 +51,7 @@ async def run_session(
             running: dict[str, JsonValue] = {"status": "running", "provenance": provenance.to_json()}
             files.write_summary({**summarize(engine, 0.0, None), **running})
             dispatcher.emit(_started(engine))
-            with loaded_objects_left_alone():
+            with loaded_objects_left_alone(), short_turns():
                 await unless_broken(engine.run(), prepared.config.student)
         except BaseException as error:
             ended = error

@@ -1,6 +1,10 @@
-"""A run's garbage collections pass by what was loaded before it, and whoever decided otherwise is left alone."""
+"""A run's garbage collections pass by what was loaded before it, and its threads take short turns.
+
+Whoever decided otherwise is left alone.
+"""
 
 import gc
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from typing import ClassVar
@@ -11,7 +15,7 @@ import distillkit
 from distillkit import Event, RunConfig, Sink
 from distillkit.errors import RunFailedError
 from distillkit.events import StepFinished
-from distillkit.loop.garbage_collection import loaded_objects_left_alone
+from distillkit.loop.interpreter import TURN_SECONDS, loaded_objects_left_alone, short_turns
 from distillkit.testing import FakeScorer, FakeStudent
 from distillkit.training_data import Batch, StepResult
 
@@ -19,14 +23,16 @@ Make = Callable[..., RunConfig]
 
 
 class Counting(Sink):
-    """Notes how many objects are frozen when a step ends."""
+    """Notes how many objects are frozen when a step ends, and how long a thread's turn is."""
 
     name: ClassVar[str] = "counting"
     frozen: ClassVar[list[int]] = []
+    turns: ClassVar[list[float]] = []
 
     def emit(self, event: Event) -> None:
         if isinstance(event, StepFinished):
             self.frozen.append(gc.get_freeze_count())
+            self.turns.append(sys.getswitchinterval())
 
 
 class Failing(FakeStudent):
@@ -49,9 +55,13 @@ class Cycle:
 def _as_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The test process has frozen what it loaded (`conftest.py`), as a run then does not."""
     monkeypatch.setattr(Counting, "frozen", [])
+    monkeypatch.setattr(Counting, "turns", [])
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.005)
     gc.unfreeze()
     yield
     gc.freeze()
+    sys.setswitchinterval(before)
 
 
 def test_what_was_loaded_is_frozen_while_a_run_trains_and_no_longer(fake_config: Make) -> None:
@@ -91,3 +101,22 @@ def test_who_froze_objects_before_decides() -> None:
     with loaded_objects_left_alone():
         assert any(each is kept for each in gc.get_objects())
     assert gc.get_freeze_count() > frozen / 2
+
+
+def test_turns_are_short_while_a_run_trains_and_no_longer(fake_config: Make) -> None:
+    distillkit.run(fake_config(sinks=[Counting()], train={"max_steps": 2}), plugins=[FakeStudent, FakeScorer])
+    assert Counting.turns == pytest.approx([TURN_SECONDS] * 2)
+    assert sys.getswitchinterval() == pytest.approx(0.005)
+
+
+def test_turns_are_as_long_as_before_where_a_run_fails(fake_config: Make) -> None:
+    with pytest.raises(RunFailedError, match="no device"):
+        distillkit.run(fake_config(student=Failing()), plugins=[FakeStudent, FakeScorer])
+    assert sys.getswitchinterval() == pytest.approx(0.005)
+
+
+def test_shorter_turns_stay() -> None:
+    sys.setswitchinterval(1e-4)
+    with short_turns():
+        assert sys.getswitchinterval() == pytest.approx(1e-4)
+    assert sys.getswitchinterval() == pytest.approx(1e-4)
