@@ -1,10 +1,12 @@
 """Fixtures that every test may use: data files, runs of the fakes, a tiny real model, the demo's model."""
 
 import gc
+import itertools
 import json
 import os
 import random
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,13 @@ from distillkit.testing import FakeScorer, FakeStudent, ListSink
 from distillkit_builtin.local.requirements import quieten
 
 Rows = Sequence[Mapping[str, Any]]
+DAY = 86_400.0
 # The same examples each time, in whatever time a busy machine takes; other examples are found by `make fuzz`.
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.load_profile("same")
 quieten()  # before a test file imports PEFT, and it bitsandbytes
+# What they compare is in the message, as that of a test file is: a failure says in what two runs differ.
+pytest.register_assert_rewrite("builtin.tinker.compared_runs", "engine.run_directory.same_fields")
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +116,21 @@ def umask(request: pytest.FixtureRequest) -> Iterator[int]:
         yield request.param
     finally:
         os.umask(before)
+
+
+@pytest.fixture(params=["forwards", "backwards", "to and fro"])
+def jumping(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """Each time that somebody asks for the date, it is another day; what was told."""
+    told: list[float] = []
+    days = {
+        "forwards": itertools.count(1),
+        "backwards": itertools.count(-1, -1),
+        "to and fro": itertools.cycle([3, -3]),
+    }
+    jumps, honest = days[request.param], time.time
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "time", lambda: told.append(honest() + next(jumps) * DAY) or told[-1])
+        yield told
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import ast
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 TOP = Path(__file__).parent.parent
@@ -124,6 +124,66 @@ def test_no_two_classes_of_a_package_share_a_name() -> None:
         if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
     ]
     assert {name for name, count in Counter(found).items() if count > 1} == set()
+
+
+def modules_of_tests() -> Iterator[tuple[str, ast.Module]]:
+    """Dotted name from `tests/`, as it is imported, and tree of every file below."""
+    for path in sorted((TOP / "tests").rglob("*.py")):
+        parts = path.relative_to(TOP / "tests").with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imported(module: str, tree: ast.Module) -> Iterator[tuple[str, str]]:
+    """The module and the name of each import, wherever it stands; of a whole module the name is empty."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = module.split(".")[: -node.level] if node.level else []
+            source = ".".join([*above, *([node.module] if node.module else [])])
+            yield from ((source, alias.name) for alias in node.names)
+
+
+def is_fixture(node: ast.AST) -> bool:
+    """A function with `@pytest.fixture`, or with a call of it."""
+    decorators = node.decorator_list if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) else []
+    return any(ast.unparse(each).partition("(")[0].endswith("fixture") for each in decorators)
+
+
+def wrongly_shared(modules: Mapping[str, ast.Module]) -> set[str]:
+    """Imports from a file of tests, and of a fixture, but by a `conftest` from another folder's."""
+    fixtures = {(name, node.name) for name, tree in modules.items() for node in tree.body if is_fixture(node)}
+    found = set()
+    for module, tree in modules.items():
+        for source, name in imported(module, tree):
+            of_tests = any(part.startswith("test_") for part in [*source.split("."), name])
+            between_folders = module.endswith("conftest") and source.endswith("conftest")
+            if of_tests or ((source, name) in fixtures and not between_folders):
+                found.add(f"{module}: {source}.{name}".rstrip("."))
+    return found
+
+
+def test_tests_share_fixtures_by_conftest_and_all_else_by_modules_that_are_no_tests() -> None:
+    """A fixture that is imported needs a `noqa`, and hides from whoever reads the test where it is from."""
+    modules = dict(modules_of_tests())
+    assert len(modules) > 500
+    assert wrongly_shared(modules) == set()
+
+
+def test_what_is_wrongly_shared_would_be_found() -> None:
+    fixture = "@pytest.fixture(autouse=True)\ndef _key(): ...\n@fixture\nasync def service(): ...\ndef plain(): ..."
+    texts = {
+        "a.conftest": fixture,
+        "a.runs": fixture,
+        "b.conftest": "from a.conftest import _key",
+        "a.b.test_1": "from a.test_2 import x\nfrom ..test_3 import y\nfrom .. import test_4\nimport a.test_5 as z",
+        "a.test_6": "from a.runs import _key, plain\ndef f():\n    from .conftest import service, plain",
+        "c.conftest": "from a.runs import _key",
+    }
+    assert wrongly_shared({name: ast.parse(text) for name, text in texts.items()}) == {
+        *("a.b.test_1: a.test_2.x", "a.b.test_1: a.test_3.y", "a.b.test_1: a.test_4", "a.b.test_1: a.test_5"),
+        *("a.test_6: a.runs._key", "a.test_6: a.conftest.service", "c.conftest: a.runs._key"),
+    }
 
 
 def test_packages_import_nothing_of_their_own_accord() -> None:

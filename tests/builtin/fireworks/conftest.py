@@ -64,6 +64,14 @@ def _sdk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DeploymentSampler, "_RETRY_MAX_BACKOFF_S", 0.02)
 
 
+@pytest.fixture(autouse=True)
+def _key_and_short_waits(_sdk: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key, and pauses of our own of hundredths of a second; a test of a missing key takes it out again."""
+    monkeypatch.setenv("FIREWORKS_API_KEY", "test-key")
+    monkeypatch.setattr("distillkit_builtin.fireworks.control_plane.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("distillkit_builtin.fireworks.cleanup.PAUSE_SECONDS", 0.01)
+
+
 @pytest.fixture
 def fast_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """The SDK polls every 50 ms what it else polls every 5 or 10 s; its pauses are defaults of functions."""

@@ -9,7 +9,6 @@ import pytest
 
 import distillkit
 from builtin.fireworks.runs import made, make_config, nothing_is_left
-from builtin.fireworks.test_provisioning import _key  # noqa: F401
 from distillkit.errors import RunFailedError
 
 pytest.importorskip("fireworks.training.sdk")

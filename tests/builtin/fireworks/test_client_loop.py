@@ -28,13 +28,6 @@ TIME = 30
 Connect = Callable[..., Any]
 
 
-@pytest.fixture(autouse=True)
-def _key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FIREWORKS_API_KEY", "test-key")
-    monkeypatch.setattr("distillkit_builtin.fireworks.control_plane.POLL_SECONDS", 0.05)
-    monkeypatch.setattr("distillkit_builtin.fireworks.cleanup.PAUSE_SECONDS", 0.01)
-
-
 def in_use() -> Counter[str]:
     """Threads by their names and open files by what they are, without numbers: those of a socket differ each time."""
     found = Counter(re.sub(r"\d+", "", f"thread {thread.name}") for thread in threading.enumerate())

@@ -27,12 +27,6 @@ if TYPE_CHECKING:
 LEARNING_RATE, RANK, ALPHA, STEPS = 0.02, 8, 16, 3
 
 
-@pytest.fixture(autouse=True)
-def _key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FIREWORKS_API_KEY", "test-key")
-    monkeypatch.setattr("distillkit_builtin.fireworks.control_plane.POLL_SECONDS", 0.05)
-
-
 def test_targets_are_shifted_by_one_and_weights_multiplied_in() -> None:
     inputs = {
         "target_ids": np.array([[7, 8], [9, -1]]),

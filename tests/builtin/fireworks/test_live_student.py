@@ -33,9 +33,7 @@ TRAINED = ["trained"] * 4
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key, and the SDK asks every 50 ms what it else asks every 5 or 10 s."""
-    monkeypatch.setenv("FIREWORKS_API_KEY", "test-key")
-    monkeypatch.setattr("distillkit_builtin.fireworks.control_plane.POLL_SECONDS", 0.05)
+    """The SDK asks every 50 ms what it else asks every 5 or 10 s."""
     wait = DeploymentManager.wait_for_hotload
     monkeypatch.setattr(wait, "__defaults__", (*(wait.__defaults__ or ())[:-1], 0.05))
 

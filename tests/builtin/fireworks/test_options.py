@@ -24,13 +24,6 @@ if TYPE_CHECKING:
     from distillkit_loopback.fireworks.service import LoopbackService
 
 
-@pytest.fixture(autouse=True)
-def _key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FIREWORKS_API_KEY", "test-key")
-    monkeypatch.setattr("distillkit_builtin.fireworks.control_plane.POLL_SECONDS", 0.05)
-    monkeypatch.setattr("distillkit_builtin.fireworks.cleanup.PAUSE_SECONDS", 0.01)
-
-
 FLAT = """
 data: prompts.jsonl
 student:

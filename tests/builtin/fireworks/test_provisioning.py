@@ -19,13 +19,6 @@ if TYPE_CHECKING:
 COST_MONEY = ("POST", "PATCH", "DELETE")
 
 
-@pytest.fixture(autouse=True)
-def _key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FIREWORKS_API_KEY", "test-key")
-    monkeypatch.setattr("distillkit_builtin.fireworks.control_plane.POLL_SECONDS", 0.05)
-    monkeypatch.setattr("distillkit_builtin.fireworks.cleanup.PAUSE_SECONDS", 0.01)
-
-
 def nothing_was_made(service: "LoopbackService") -> bool:
     return not [request for request in service.requests if request.method in COST_MONEY]
 

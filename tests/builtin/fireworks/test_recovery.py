@@ -29,15 +29,13 @@ RETRIES = 11
 
 @pytest.fixture(autouse=True)
 def _sdk_that_gives_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key, and a submission that is not retried for another five minutes once its first retries are used up."""
+    """A submission that is not retried for another five minutes once its first retries are used up."""
     from fireworks.training.sdk._core.lib.internal_client_holder import InternalClientHolder
 
     async def once(self: InternalClientHolder, send: Any, *args: Any, **options: Any) -> Any:
         return await send(*args, **options)
 
     monkeypatch.setattr(InternalClientHolder, "execute_with_retries", once)
-    monkeypatch.setenv("FIREWORKS_API_KEY", "test-key")
-    monkeypatch.setattr("distillkit_builtin.fireworks.control_plane.POLL_SECONDS", 0.05)
     monkeypatch.setattr("distillkit_builtin.fireworks.recovery.UNLOAD_SECONDS", 1.0)
 
 

@@ -9,7 +9,6 @@ from conftest import read_jsonl
 
 import distillkit
 from builtin.fireworks.runs import make_config, nothing_is_left
-from builtin.fireworks.test_student import _key  # noqa: F401
 from distillkit.errors import AlignmentError, RunFailedError
 from distillkit.records import Failure
 from distillkit.testing import make_rollout

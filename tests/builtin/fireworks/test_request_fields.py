@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from builtin.fireworks.conftest import TEACHER
-from builtin.fireworks.test_scorer import _key, opened, score  # noqa: F401
+from builtin.fireworks.opened_scorers import opened, score
 from distillkit.errors import AlignmentError
 from distillkit.testing import make_request, make_teacher
 from distillkit.types import SamplingParams

@@ -1,7 +1,6 @@
 """Scorer `fireworks`: what its scores are, and what becomes of answers that are none."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 
 from builtin.fireworks.conftest import SERVED, TEACHER
+from builtin.fireworks.opened_scorers import PROMPT, RESPONSE, opened, score
 from builtin.local.conftest import plain_logprobs
 from distillkit.arrays import token_ids
 from distillkit.errors import AlignmentError, InputError, RunFailedError
@@ -19,13 +19,6 @@ from distillkit_builtin.fireworks.scorer import FireworksScorer
 pytest.importorskip("fireworks.training.sdk")
 if TYPE_CHECKING:
     from distillkit_loopback.fireworks.service import LoopbackService
-PROMPT = [1, 70, 71, 72]
-RESPONSE = [80, 81, 82, 83, 84]
-
-
-@pytest.fixture(autouse=True)
-def _key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FIREWORKS_API_KEY", "test-key")
 
 
 @pytest.fixture
@@ -35,24 +28,6 @@ def scorer(service: "LoopbackService", tiny_model: str) -> Callable[..., Firewor
         return plugin.bind(make_teacher(model=model, tokenizer_model=tiny_model))
 
     return make
-
-
-@asynccontextmanager
-async def opened(plugin: FireworksScorer) -> AsyncIterator[FireworksScorer]:
-    context = make_context()
-    plugin.declare(context)
-    plugin.check(context)
-    try:
-        await plugin.open(context)
-        yield plugin
-    finally:
-        await plugin.close()
-
-
-async def score(plugin: FireworksScorer, count: int = 1) -> list[Score | Failure]:
-    requests = [ScoreRequest(make_rollout(RESPONSE, sample=i), "teacher", token_ids(PROMPT)) for i in range(count)]
-    async with opened(plugin):
-        return [outcome async for outcome in plugin.score(requests)]
 
 
 @pytest.mark.parametrize("model", [TEACHER, SERVED])

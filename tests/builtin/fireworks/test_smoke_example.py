@@ -19,7 +19,6 @@ SCRIPT = Path(__file__).parents[3] / "examples" / "routed_mopd" / "train_two_tea
 def test_it_runs_to_its_end(
     service: "LoopbackService", tiny_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("FIREWORKS_API_KEY", "test-key")
     monkeypatch.setenv("FIREWORKS_BASE_URL", service.base_url)
     monkeypatch.setenv("BASE_MODEL", STUDENT)
     logs = tmp_path / "logs"

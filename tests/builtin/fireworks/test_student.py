@@ -26,12 +26,6 @@ if TYPE_CHECKING:
     from distillkit_loopback.fireworks.service import LoopbackService
 
 
-@pytest.fixture(autouse=True)
-def _key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FIREWORKS_API_KEY", "test-key")
-    monkeypatch.setattr("distillkit_builtin.fireworks.control_plane.POLL_SECONDS", 0.05)
-
-
 def logprobs_of(model: str, ids: list[int]) -> list[float]:
     """Of each id but the first, by transformers."""
     import torch

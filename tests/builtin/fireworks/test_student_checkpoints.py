@@ -8,7 +8,6 @@ import pytest
 
 import distillkit
 from builtin.fireworks.runs import make_config, nothing_is_left
-from builtin.fireworks.test_student import _key  # noqa: F401
 from distillkit.errors import InputError, RunFailedError
 from distillkit_builtin.fireworks.resource_names import checkpoint_problem
 

@@ -22,16 +22,12 @@ from distillkit_builtin.hf_tokenizer import HFTokenizer
 from distillkit_builtin.local.model.causal_lm import PromptAndResponse
 
 pytest.importorskip("fireworks.training.sdk")
+pytestmark = pytest.mark.usefixtures("fast_polls")
 
 if TYPE_CHECKING:
     from distillkit_loopback.fireworks.service import LoopbackService
 
 ENDOFTEXT, IM_END = 0, 2
-
-
-@pytest.fixture(autouse=True)
-def _key(monkeypatch: pytest.MonkeyPatch, fast_polls: None) -> None:
-    monkeypatch.setenv("FIREWORKS_API_KEY", "test-key")
 
 
 @pytest.fixture

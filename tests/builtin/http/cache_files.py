@@ -1,14 +1,6 @@
 """What the tests of the cache of scores share."""
 
-from pathlib import Path
 from typing import Any
-
-import pytest
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> str:
-    return str(tmp_path / "caches" / "scores.sqlite")
 
 
 def counted(plugin: Any) -> dict[str, float]:

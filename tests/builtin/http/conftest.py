@@ -1,16 +1,19 @@
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from loopback.openai.wire import Serve, write_adapter
 
-from builtin.http.cache_files import path  # noqa: F401
-from builtin.http.runs import untroubled  # noqa: F401
+import distillkit
+from builtin.http.runs import teacher, trained
+from distillkit import RunConfig
 from distillkit.records import Weights
 from distillkit_builtin.remote import circuit_breaker, connection, preflight_request, retries
 from distillkit_loopback.openai.categorical import CategoricalModel
 from distillkit_loopback.openai.server import LoopbackServer
+
+Make = Callable[..., RunConfig]
 
 
 @pytest.fixture(autouse=True)
@@ -73,3 +76,15 @@ def models(tmp_path: Path) -> Sequence[Weights]:
         (tmp_path / f"m{version}").mkdir()
         (tmp_path / f"m{version}" / "model.safetensors").write_text(str(version))
     return [Weights(version, "safetensors", tmp_path / f"m{version}") for version in range(3)]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    """Of a cache of scores."""
+    return str(tmp_path / "caches" / "scores.sqlite")
+
+
+@pytest.fixture
+def untroubled(serve: Serve, fake_config: Make) -> list[dict[str, Any]]:
+    """What a run learns whose teacher behaves."""
+    return trained(distillkit.run(fake_config(name="untroubled", teachers=[teacher(serve())])))

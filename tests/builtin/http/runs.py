@@ -1,19 +1,14 @@
 """Runs of the fake student with teachers over HTTP, and what they learn."""
 
-from collections.abc import Callable
 from typing import Any
 
-import pytest
 from conftest import read_jsonl
-from loopback.openai.wire import Serve
 
 import distillkit
 from builtin.http.serving import ByteScorer
 from distillkit import RunConfig
 from distillkit.run_directory.directory import run_directory
 from distillkit_loopback.openai.server import LoopbackServer
-
-Make = Callable[..., RunConfig]
 
 
 def teacher(*servers: LoopbackServer, **options: Any) -> dict[str, Any]:
@@ -30,9 +25,3 @@ def trained(result: distillkit.RunResult) -> list[dict[str, Any]]:
 def completions(config: RunConfig) -> list[dict[str, Any]]:
     rows = read_jsonl(run_directory(config) / "ledger.jsonl")
     return [{"step": row["step"], **one} for row in rows for one in row["completions"]]
-
-
-@pytest.fixture
-def untroubled(serve: Serve, fake_config: Make) -> list[dict[str, Any]]:
-    """What a run learns whose teacher behaves."""
-    return trained(distillkit.run(fake_config(name="untroubled", teachers=[teacher(serve())])))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from engine.loop.test_clock import jumping  # noqa: F401 - a fixture
 from loopback.openai.wire import COMPLETIONS, Serve
 
 import distillkit
@@ -12,7 +11,7 @@ from distillkit_loopback.openai import faults
 
 
 def test_timeouts_and_back_off_do_not_follow_the_date(
-    jumping: list[float],  # noqa: F811
+    jumping: list[float],
     serve: Serve,
     fake_config: Callable[..., RunConfig],
 ) -> None:

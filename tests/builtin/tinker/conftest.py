@@ -6,8 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from builtin.tinker.fake_sdk import FakeServer
 from builtin.tinker.runs import STUDENT
-from builtin.tinker.scorers import fake  # noqa: F401
+from builtin.tinker.scorers import MODEL, ROOT, Fake
+from distillkit.frozen import FrozenDict
+from distillkit_builtin.tinker import live_teacher
+from distillkit_builtin.tinker import service as tinker_service
+from distillkit_builtin.tinker.server_facts import ServerFacts
 
 if TYPE_CHECKING:
     from distillkit_loopback.tinker.service import TinkerService
@@ -50,3 +55,26 @@ def start(sdk: None, tiny_model: str) -> Iterator[Start]:
 def service(request: pytest.FixtureRequest, start: Start) -> "TinkerService":
     """A service of each kind."""
     return start(request.param)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
+    """Puts a server in the place of the SDK, and of what is asked before it is used."""
+    monkeypatch.setenv("TINKER_API_KEY", "tml-0123456789")
+
+    def make(
+        lengths: dict[str, int | None] | None = None,
+        base: str | None = MODEL,
+        reads: frozenset[str] | None = None,
+        **behaviour: Any,
+    ) -> FakeServer:
+        server = FakeServer(**behaviour)
+        schemas = None if reads is None else FrozenDict({"SampleRequest": reads})
+        facts = ServerFacts(ROOT, FrozenDict(lengths or {MODEL: None}), schemas=schemas)
+        monkeypatch.setattr(tinker_service, "ask_server", lambda root, key: facts)
+        monkeypatch.setattr(tinker_service, "base_model_of", lambda root, key, run_id: base)
+        monkeypatch.setattr(tinker_service, "load_sdk", server.sdk)
+        monkeypatch.setattr(live_teacher, "load_sdk", server.sdk)
+        return server
+
+    return make

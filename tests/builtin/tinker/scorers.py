@@ -5,18 +5,13 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, ClassVar
 
-import pytest
-
 from builtin.http.serving import outcomes, score_requests
 from builtin.tinker.fake_sdk import FakeServer
 from distillkit.context import RunContext
-from distillkit.frozen import FrozenDict
 from distillkit.records import Failure, Score
 from distillkit.testing import ByteTokenizer, make_context, make_teacher
 from distillkit.tokenizer import Tokenizer
-from distillkit_builtin.tinker import live_teacher, service
 from distillkit_builtin.tinker.scorer import TinkerScorer
-from distillkit_builtin.tinker.server_facts import ServerFacts
 
 MODEL, ROOT, SAVED = "test/model", "http://tinker.test", "tinker://run-1/sampler_weights/best"
 Fake = Callable[..., FakeServer]
@@ -29,29 +24,6 @@ class ByteScorer(TinkerScorer):
 
     def tokenizer(self, run: RunContext) -> Tokenizer:
         return run.share("byte tokenizer", ByteTokenizer)
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
-    """Puts a server in the place of the SDK, and of what is asked before it is used."""
-    monkeypatch.setenv("TINKER_API_KEY", "tml-0123456789")
-
-    def make(
-        lengths: dict[str, int | None] | None = None,
-        base: str | None = MODEL,
-        reads: frozenset[str] | None = None,
-        **behaviour: Any,
-    ) -> FakeServer:
-        server = FakeServer(**behaviour)
-        schemas = None if reads is None else FrozenDict({"SampleRequest": reads})
-        facts = ServerFacts(ROOT, FrozenDict(lengths or {MODEL: None}), schemas=schemas)
-        monkeypatch.setattr(service, "ask_server", lambda root, key: facts)
-        monkeypatch.setattr(service, "base_model_of", lambda root, key, run_id: base)
-        monkeypatch.setattr(service, "load_sdk", server.sdk)
-        monkeypatch.setattr(live_teacher, "load_sdk", server.sdk)
-        return server
-
-    return make
 
 
 def scorer(model: str = MODEL, name: str = "teacher", tokenizer_model: str | None = None, **options: Any) -> ByteScorer:

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 import distillkit
+from builtin.tinker.compared_runs import config_of, require_same
 from builtin.tinker.conftest import Start
-from builtin.tinker.test_reliability import config_of, require_same
 
 pytest.importorskip("tinker")
 if TYPE_CHECKING:

@@ -4,30 +4,19 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import pytest
 from conftest import read_jsonl
-from safetensors.torch import load_file
 
 import distillkit
+from builtin.tinker.compared_runs import STEPS, config_of, require_same
 from builtin.tinker.conftest import Start
-from builtin.tinker.runs import make_config
-from distillkit import RunConfig
 from distillkit.errors import AlignmentError, RunFailedError
 
 pytest.importorskip("tinker")
 if TYPE_CHECKING:
     from distillkit_loopback.tinker.service import TinkerService
-
-STEPS = 4
-Numbers = list[tuple[float, float, float]]
-
-
-def config_of(service: "TinkerService", folder: Path, models: tuple[str, str], name: str, **over: Any) -> RunConfig:
-    """Four steps of two rows, each saved."""
-    train = {"prompt_groups_per_step": 2, "save_every": 1, **over.pop("train", {})}
-    return make_config(service, folder, *models, name=name, train=train, **over)
 
 
 @pytest.fixture
@@ -42,22 +31,6 @@ def calm(start: Start, tmp_path: Path, models: tuple[str, str]) -> "distillkit.R
     folder = tmp_path / "calm"
     folder.mkdir()
     return distillkit.run(config_of(start("hosted"), folder, models, "calm"))
-
-
-def numbers(run_dir: Path) -> Numbers:
-    lines = [line for line in read_jsonl(run_dir / "metrics.jsonl") if "train/loss" in line]
-    return [(line["step"], line["train/loss"], line["train/reverse_kl"]) for line in lines]
-
-
-def require_same(run_dir: Path, calm: "distillkit.RunResult") -> None:
-    """Metrics, ledger and weights to the last bit."""
-    assert numbers(run_dir) == numbers(calm.run_dir)
-    assert len(numbers(run_dir)) == STEPS
-    outcomes = [(entry["row_id"], entry["outcome"]) for entry in read_jsonl(run_dir / "ledger.jsonl")]
-    assert outcomes == [(entry["row_id"], entry["outcome"]) for entry in read_jsonl(calm.run_dir / "ledger.jsonl")]
-    mine, theirs = (load_file(each / "adapter/adapter_model.safetensors") for each in (run_dir, calm.run_dir))
-    assert mine.keys() == theirs.keys()
-    assert all(bool((mine[name] == theirs[name]).all()) for name in mine)
 
 
 def nothing_is_left(service: "TinkerService") -> bool:

@@ -7,15 +7,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-import yaml
-from conftest import question, read_jsonl
+from conftest import read_jsonl
 
 from distillkit.errors import RunFailedError
 from distillkit.files.jsonl import JsonLines
 from distillkit.run_directory.checkpoint import checkpoints
-
-FAKES = str(Path(__file__).parents[2] / "helpers" / "fake_plugins.py")
 
 
 def limited(size: int) -> Callable[[], None]:
@@ -26,24 +22,6 @@ def limited(size: int) -> Callable[[], None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
     return limit
-
-
-@pytest.fixture
-def command(tmp_path: Path, jsonl: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A run of twenty steps of the fakes, whose samples are its longest file."""
-    monkeypatch.chdir(tmp_path)
-    config = {
-        "name": "full",
-        "plugins": [FAKES],
-        "data": {"path": jsonl([question(f"row {i}") for i in range(20)])},
-        "student": {"name": "fake", "learning_rate": 1.0},
-        "teachers": [{"model": "t", "scorer": {"name": "fake", "likes": "abc"}}],
-        "sampling": {"max_completion_tokens": 32},
-        "train": {"prompt_groups_per_step": 1, "save_every": 2},
-        "sinks": [],
-    }
-    Path("config.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    return [sys.executable, "-m", "distillkit", "run", "config.yaml"]
 
 
 def test_a_full_disk_ends_the_run_with_a_word_and_a_resume_goes_on(command: list[str]) -> None:

@@ -12,7 +12,6 @@ from distillkit import RunConfig, run
 from distillkit.errors import RunFailedError
 from distillkit.testing import FakeStudent
 from distillkit.training_data import Batch, StepResult
-from engine.files.test_full_disk import command  # noqa: F401 - a fixture
 
 ENOUGH = 16
 
@@ -23,7 +22,7 @@ def limited(files: int) -> Callable[[], None]:
 
 
 @pytest.mark.parametrize("files", [8, 10, ENOUGH])
-def test_the_limit_is_named_and_how_to_raise_it(command: list[str], files: int) -> None:  # noqa: F811
+def test_the_limit_is_named_and_how_to_raise_it(command: list[str], files: int) -> None:
     quick = [*command, "train.max_steps=2"]
     done = subprocess.run(quick, capture_output=True, text=True, preexec_fn=limited(files), timeout=120)
     if files == ENOUGH:

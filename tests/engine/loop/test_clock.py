@@ -1,8 +1,6 @@
 """A clock that is set in the middle of a run: durations, timeouts and rates do not follow it."""
 
-import itertools
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -10,23 +8,7 @@ from conftest import question, read_jsonl
 
 from distillkit import RunConfig, RunResult, run
 
-DAY = 86_400.0
 Make = Callable[..., RunConfig]
-
-
-@pytest.fixture(params=["forwards", "backwards", "to and fro"])
-def jumping(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
-    """Each time that somebody asks for the date, it is another day; what was told."""
-    told: list[float] = []
-    days = {
-        "forwards": itertools.count(1),
-        "backwards": itertools.count(-1, -1),
-        "to and fro": itertools.cycle([3, -3]),
-    }
-    jumps, honest = days[request.param], time.time
-    with monkeypatch.context() as patched:
-        patched.setattr(time, "time", lambda: told.append(honest() + next(jumps) * DAY) or told[-1])
-        yield told
 
 
 def durations(row: Mapping[str, Any]) -> list[float]:

@@ -16,7 +16,7 @@ from distillkit.run_directory.rollout_codec import InFlight
 from distillkit.testing import ByteTokenizer, FakeScorer, FakeStudent
 from distillkit.types import Route, SampleRequest
 from engine.loop.union_windows import BOTH, LIKES, FailsSecond, Shuffled, Whole, requests_of, require_united, scheduler
-from engine.run_directory.test_codec import assert_same
+from engine.run_directory.same_fields import assert_same
 
 
 @pytest.mark.parametrize("kinds", [(Shuffled, Shuffled), (Shuffled, Whole), (Whole, Shuffled), (Whole, Whole)])

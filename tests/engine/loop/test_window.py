@@ -10,8 +10,7 @@ import pytest
 from distillkit.records import Failure, Rollout, Score, ScoreRequest
 from distillkit.testing import FakeScorer, FakeStudent
 from distillkit.types import Route, SampleRequest
-from engine.loop.test_window_answers import odd
-from engine.loop.windows import LateStudent, requests_of, scheduler
+from engine.loop.windows import LateStudent, odd, requests_of, scheduler
 
 
 class SlowScorer(FakeScorer):

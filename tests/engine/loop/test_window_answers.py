@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from typing import ClassVar
 
 import pytest
 from pydantic import Field
@@ -12,25 +11,10 @@ from distillkit.errors import PluginError
 from distillkit.loop.outcomes import WindowRequests
 from distillkit.loop.sample_and_score import sample_all
 from distillkit.loop.window import Scheduler
-from distillkit.records import Failure, Rollout, Score, ScoreRequest, Weights
+from distillkit.records import Failure, Rollout, Weights
 from distillkit.testing import ByteTokenizer, FakeScorer, FakeStudent, make_rollout
 from distillkit.types import SampleRequest, SamplingParams
-from engine.loop.windows import ROWS, requests_of, scheduler
-
-
-class OddScorer(FakeScorer):
-    """Yields what `answers` makes of each score."""
-
-    answers: ClassVar[staticmethod]
-
-    async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
-        async for score in super().score(requests):
-            for answer in self.answers(score):
-                yield answer
-
-
-def odd(answers: object) -> type[OddScorer]:
-    return type("Odd", (OddScorer,), {"answers": staticmethod(answers)})
+from engine.loop.windows import ROWS, odd, requests_of, scheduler
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
+from typing import ClassVar
 
 from distillkit import Scorer
 from distillkit.events import PhaseProgress
 from distillkit.loop.outcomes import WindowRequests
 from distillkit.loop.window import Scheduler
-from distillkit.records import Failure, Rollout
-from distillkit.testing import FakeStudent, make_request, make_row, make_teacher
+from distillkit.records import Failure, Rollout, Score, ScoreRequest
+from distillkit.testing import FakeScorer, FakeStudent, make_request, make_row, make_teacher
 from distillkit.types import Prompts, Route, SampleRequest
 
 ROWS = [make_row(f"question {line}", line=line) for line in range(1, 5)]
@@ -32,6 +33,21 @@ class LateStudent(FakeStudent):
         async for rollout in super().sample(requests[::-1]):
             await asyncio.sleep(0)
             yield rollout
+
+
+class OddScorer(FakeScorer):
+    """Yields what `answers` makes of each score."""
+
+    answers: ClassVar[staticmethod]
+
+    async def score(self, requests: Sequence[ScoreRequest]) -> AsyncIterator[Score | Failure]:
+        async for score in super().score(requests):
+            for answer in self.answers(score):
+                yield answer
+
+
+def odd(answers: object) -> type[OddScorer]:
+    return type("Odd", (OddScorer,), {"answers": staticmethod(answers)})
 
 
 def scheduler(student: FakeStudent, *scorers: Scorer) -> tuple[Scheduler, list[PhaseProgress]]:

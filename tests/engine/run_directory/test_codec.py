@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
 from typing import Any, get_type_hints
 
 import numpy as np
@@ -19,27 +18,7 @@ from distillkit.run_directory.codec import from_json, to_json
 from distillkit.run_directory.rollout_codec import InFlight
 from distillkit.testing import make_rollout, make_scored
 from distillkit.types import SampleKey
-
-
-def assert_same(found: Any, wanted: Any, path: str = "") -> None:
-    """Equal in every field, whatever dataclasses say of equality; NaN equals NaN."""
-    if dataclasses.is_dataclass(wanted):
-        assert type(found) is type(wanted), path
-        for field in dataclasses.fields(wanted):
-            assert_same(getattr(found, field.name), getattr(wanted, field.name), f"{path}.{field.name}")
-    elif isinstance(wanted, np.ndarray):
-        assert found.dtype == wanted.dtype, path
-        np.testing.assert_array_equal(found, wanted, path)
-    elif isinstance(wanted, Mapping):
-        assert found.keys() == wanted.keys(), path
-        for name in wanted:
-            assert_same(found[name], wanted[name], f"{path}[{name!r}]")
-    elif isinstance(wanted, tuple | list):
-        assert len(found) == len(wanted), path
-        for index, inner in enumerate(wanted):
-            assert_same(found[index], inner, f"{path}[{index}]")
-    else:
-        assert found == wanted or (found != found and wanted != wanted), path
+from engine.run_directory.same_fields import assert_same
 
 
 def through_json(fields: Any) -> Any:

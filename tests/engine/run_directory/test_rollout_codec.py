@@ -10,7 +10,7 @@ from distillkit.loop.outcomes import LostCompletion, Outcomes, WindowRequests
 from distillkit.run_directory.codec import from_json, to_json
 from distillkit.run_directory.rollout_codec import InFlight
 from distillkit.testing import make_request, make_rollout, make_row, make_scored
-from engine.run_directory.test_codec import assert_same
+from engine.run_directory.same_fields import assert_same
 
 
 def window() -> tuple[WindowRequests, Outcomes]:

@@ -1,33 +1,15 @@
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 from pydantic import Field, PrivateAttr
 
-from distillkit import DataError, Dataset, RawRow, RowError, RowFile, UnreadableRow
+from distillkit import DataError, Dataset, RawRow, RowFile
 from distillkit.errors import PluginError
 from distillkit.testing import check_plugin
 from distillkit_builtin.datasets.files import FilesDataset
-
-TABLE = RowFile("a table")
-
-
-class Numbers(Dataset):
-    """Three rows, the second of which is broken."""
-
-    name: ClassVar[str] = "numbers"
-
-    count: int = Field(3, description="How many.")
-
-    def read(self) -> Iterator[Any]:
-        for number in range(1, self.count + 1):
-            yield self.row(number)
-
-    def row(self, number: int) -> Any:
-        if number == 2:
-            return UnreadableRow(TABLE, number, RowError("x", "is broken"))
-        return RawRow.of(TABLE, number, {"x": number})
+from engine.testing.numbers_dataset import TABLE, Numbers
 
 
 class Held(Numbers):

@@ -13,7 +13,7 @@ from distillkit_builtin.evaluators.reverse_kl import ReverseKL
 from distillkit_builtin.losses.importance_sampling import ImportanceSampling
 from distillkit_builtin.prompts import MessagesPrompts
 from distillkit_builtin.routers import FieldRouter
-from engine.testing.test_dataset_contract import Numbers
+from engine.testing.numbers_dataset import Numbers
 
 
 class Elsewhere(Sampler):

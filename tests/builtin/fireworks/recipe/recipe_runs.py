@@ -1,19 +1,12 @@
-"""Runs of the recipe against the loopback service: data, configs and models."""
+"""Runs of the recipe against the loopback service: data and configs."""
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pytest
 from conftest import question
 
 from builtin.fireworks.runs import write_rows
 from distillkit.recipes.distillation_loop import Config, DeployConfig, TrainerConfig
-
-if TYPE_CHECKING:
-    from distillkit_loopback.fireworks.service import LoopbackService
-
 
 MODULE = "distillkit.recipes.distillation_loop"
 MODELS = ("qwen3-8b", "qwen3-32b", "qwen3p5-35b-a3b")
@@ -27,32 +20,6 @@ RESULT = {
     "training_shape_id",
     "deployment_shape",
 }
-
-
-@pytest.fixture
-def fireworks(
-    tmp_path: Path, tiny_model: str, other_tiny_model: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator["LoopbackService"]:
-    """The recipe's models, all tiny; its tokenizers are folders of the working directory."""
-    import torch
-
-    from distillkit_loopback.fireworks.service import LoopbackService
-
-    torch.set_num_threads(1)
-    monkeypatch.chdir(tmp_path)
-    for tokenizer in TOKENIZERS:
-        Path(tokenizer).mkdir(parents=True)
-        for file in Path(tiny_model).glob("*token*"):
-            shutil.copy(file, tokenizer)
-        for file in Path(tiny_model).glob("chat_template*"):
-            shutil.copy(file, tokenizer)
-    models = {f"accounts/fireworks/models/{name}": tiny_model for name in MODELS}
-    models["accounts/fireworks/models/qwen3-32b"] = other_tiny_model
-    with LoopbackService(models, context_length=2048) as running:
-        monkeypatch.setenv("FIREWORKS_BASE_URL", running.base_url)
-        monkeypatch.setenv("FIREWORKS_API_KEY", "test-key")
-        monkeypatch.setattr("distillkit_builtin.fireworks.control_plane.POLL_SECONDS", 0.05)
-        yield running
 
 
 def make(folder: Path, **over: Any) -> Config:

@@ -19,6 +19,7 @@ from transformers import (
 )
 
 import distillkit
+from builtin.local.memory.memory_reports import WIDER
 from distillkit import Registry, RunConfig
 from distillkit.preflight.prepared_run import prepare_run
 from distillkit_builtin.local.device import Device
@@ -31,10 +32,6 @@ from distillkit_builtin.local.training.activation_checkpointing import checkpoin
 from distillkit_builtin.local.training.policy import Policy
 
 Make = Callable[..., RunConfig]
-WIDER: dict[str, Any] = {
-    **tiny_models.SMALL, "hidden_size": 128, "intermediate_size": 384, "num_hidden_layers": 3,
-    "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 16,
-}  # fmt: skip
 FAMILIES: dict[str, PreTrainedConfig] = {
     "llama": LlamaConfig(**WIDER, tie_word_embeddings=True),
     "gemma2": Gemma2Config(**WIDER, sliding_window=16),

@@ -12,8 +12,7 @@ from helpers import tiny_models
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen3Config
 
 import distillkit
-from builtin.local.memory.test_estimates import WIDER
-from builtin.local.memory.test_planned_cards import H200, report, weights
+from builtin.local.memory.memory_reports import H200, WIDER, report, weights
 from distillkit import Registry, RunConfig
 from distillkit.preflight.prepared_run import prepare_run
 from distillkit.testing import make_context, make_teacher

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from transformers import PreTrainedConfig, Qwen3Config
 
-from distillkit import MemoryReport, PlannedDevice, Rank, RunContext
+from builtin.local.memory.memory_reports import H200, report, weights
+from distillkit import PlannedDevice, Rank
 from distillkit.memory import GIB
 from distillkit.preflight.memory_fit import DeviceFit, device_fits
 from distillkit.testing import make_context, make_teacher
@@ -31,7 +32,6 @@ SHAPES = {
     "8B tied": qwen(4096, 12288, 36, 32),
     "12 layers": qwen(4096, 12288, 12, 32),
 }
-H200 = PlannedDevice("h200-141gb", 143_771 * 2**20)
 
 
 @pytest.fixture
@@ -66,12 +66,6 @@ def planned(tmp_path: Path) -> Callable[..., DeviceFit]:
     return fit
 
 
-def report(plugin: LocalStudent | LocalScorer, run: RunContext) -> MemoryReport:
-    found = plugin.memory(run)
-    assert found is not None
-    return found
-
-
 def test_what_lowers_the_weights_is_among_what_is_offered(tmp_path: Path) -> None:
     SHAPES["0.6B"].save_pretrained(tmp_path / "0.6B")
     model = str(tmp_path / "0.6B")
@@ -88,10 +82,6 @@ def test_what_lowers_the_weights_is_among_what_is_offered(tmp_path: Path) -> Non
         for change in changes:
             assert weights(report(plugin.model_copy(update=change), where)) < weights(found), change
     assert {"shard": "always"} not in report(every_weight, run).savers
-
-
-def weights(found: MemoryReport) -> int:
-    return sum(use.size_bytes for use in found.uses if use.part == "weights" and use.device != "cpu")
 
 
 AS_IT_WAS = {"micro_batch_tokens": 16_384}

@@ -8,12 +8,12 @@ import pytest
 import torch
 from helpers.explicit_attention import DTYPES, Allowed, explicit, forgets, leaks, leaks_ahead, llama, right
 from helpers.model_families import random_causal_lm
+from helpers.own_forward import reference
 from helpers.recurrent_families import RECURRENT
 from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from builtin.local.batches.proved_items import items
-from builtin.local.batches.test_sequence_proof import reference
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
 from distillkit_builtin.local.model.causal_lm import CausalLM
 from distillkit_builtin.local.packing import packing_proof
