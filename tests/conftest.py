@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,6 +35,16 @@ def _same_chance() -> None:
     random.seed(0)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_waits_for_the_hub() -> Iterator[None]:
+    """It cannot be reached from a test, and is tried six times, which takes 23 s with the waits between them."""
+    from huggingface_hub.utils import _http
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_http, "time", SimpleNamespace(sleep=lambda seconds: None))
+        yield
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -1,7 +1,7 @@
 """Metrics of runs as charts: curves by step, thinned where there are more points than a screen has, and in words."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import JsonValue
@@ -73,14 +73,26 @@ class Chart(Value):
 
 def charts_of(runs: Sequence[RunRecord]) -> dict[str, list[Chart]]:
     """Heading to charts: of every metric that any of the runs has, and no empty one."""
-    tables = [[_derived(step) for step in run.steps] for run in runs]
+    columns = [_columns(run.steps) for run in runs]
     names = [route_names(run.config) for run in runs]
-    groups = specs_of(name for table in tables for step in table for name in step)
+    groups = specs_of(name for table in columns for name in table)
     charts = {
-        heading: [Chart(spec, curves) for spec in specs if (curves := tuple(_curves(spec, tables, names)))]
+        heading: [Chart(spec, curves) for spec in specs if (curves := tuple(_curves(spec, columns, names)))]
         for heading, specs in groups.items()
     }
     return {heading: found for heading, found in charts.items() if found}
+
+
+def _columns(steps: Sequence[Step]) -> Mapping[str, Points]:
+    """The points of each metric; a step that does not say which it is has none."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for step in map(_derived, steps):
+        at = step.get("step")
+        for name, value in step.items():
+            points = found.setdefault(name, [])
+            if at is not None and value is not None:
+                points.append((int(at), value))
+    return found
 
 
 def _derived(step: Step) -> Step:
@@ -89,16 +101,11 @@ def _derived(step: Step) -> Step:
     return {**step, "throughput": tokens / seconds} if tokens and seconds else step
 
 
-def _curves(spec: ChartSpec, tables: Sequence[Sequence[Step]], called: Sequence[RouteNames]) -> Iterator[Curve]:
-    for run, table in enumerate(tables):
-        names = dict.fromkeys(name for step in table for name in step)
-        labels = {name: label for name in names if (label := spec.curve_of(name)) is not None}
+def _curves(spec: ChartSpec, columns: Sequence[Mapping[str, Points]], called: Sequence[RouteNames]) -> Iterator[Curve]:
+    for run, table in enumerate(columns):
+        labels = {name: label for name in table if (label := spec.curve_of(name)) is not None}
         for name, label in labels.items():
-            points = tuple(
-                (int(at), value)
-                for step in table
-                if (at := step.get("step")) is not None and (value := step.get(name)) is not None
-            )
+            points = tuple(table[name])
             if points and not (spec.kind == "count" and not any(value for _, value in points)):  # nothing happened
                 yield Curve(run, called[run].shown_as(label) if name.startswith(OF_ROUTES) else label, points)
 
