@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from itertools import islice
 
 from distillkit.loop.outcomes import WindowRequests
@@ -10,6 +11,10 @@ from distillkit.loop.wanted import Wanted
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.seeds import derive_seed
 from distillkit.types import Prompts, Row, SampleKey, SampleRequest
+
+HEAD_START_SECONDS = 0.05
+"""A sampler in this process begins, which is a call of PyTorch after another, before the next step's rows are rendered:
+both need Python, of which there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,22 +59,34 @@ class Prefetcher:
     groups: Iterator[list[Row]]
     """The rows of each step."""
     _next: asyncio.Task[list[Prompts] | None] | None = None
+    _wanted: asyncio.Event = field(default_factory=asyncio.Event)
+    """Whether somebody waits for the next step's, or nobody will any more."""
 
     def prepare(self) -> asyncio.Task[list[Prompts] | None]:
-        """Start to render the next step's rows; what is wrong with them is raised by `take`."""
+        """Begin soon to render the next step's rows; what is wrong with them is raised by `take`."""
         if self._next is None:
-            self._next = asyncio.create_task(asyncio.to_thread(self._render_next))
+            self._wanted.clear()
+            self._next = asyncio.create_task(self._rendered())
         return self._next
 
     async def take(self) -> list[Prompts] | None:
         """The next step's prompts; None behind the last step. Raises RowError."""
         task, self._next = self.prepare(), None
+        self._wanted.set()
         return await task
 
     async def close(self) -> None:
         """Wait for what nobody takes any more: a thread cannot be cancelled, and it reads the run's files."""
+        self.groups = iter(())
+        self._wanted.set()
         if self._next is not None:
             await asyncio.gather(self._next, return_exceptions=True)
+
+    async def _rendered(self) -> list[Prompts] | None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HEAD_START_SECONDS):  # `wait_for` loses a cancellation that comes as it returns
+                await self._wanted.wait()
+        return await asyncio.to_thread(self._render_next)
 
     def _render_next(self) -> list[Prompts] | None:
         rows = next(self.groups, None)

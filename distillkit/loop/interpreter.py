@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-TURN_SECONDS = 0.0005
+TURN_SECONDS = 0.0002
 
 
 @contextmanager
@@ -33,8 +33,7 @@ def short_turns() -> Iterator[None]:
 
     A device's thread gives Python up in every call of PyTorch, and where another one renders prompts meanwhile it gets
     it back when that one's turn ends: by Python's own interval of 5 ms a round of tokens, a dozen calls, was begun 43
-    ms late, by this one 8 (benchmarks/NOTES.md). A shorter interval
-    that somebody set already stays.
+    to 62 ms late, by this one 4 (benchmarks/NOTES.md). A shorter interval that somebody set already stays.
     """
     before = sys.getswitchinterval()
     if before <= TURN_SECONDS:

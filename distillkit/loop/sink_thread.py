@@ -107,7 +107,8 @@ class SinkThread:
 
         self._loop.call_soon_threadsafe(self._after_pending, begin)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(raised), seconds)
+            async with asyncio.timeout(seconds):
+                return await asyncio.wrap_future(raised)
         except TimeoutError:
             return Unreturned(seconds)
 

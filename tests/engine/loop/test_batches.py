@@ -13,6 +13,7 @@ from distillkit import RunConfig
 from distillkit.data.render import Renderer
 from distillkit.data.row_pipeline import RowPipeline
 from distillkit.errors import RowError
+from distillkit.loop import batches
 from distillkit.loop.batches import Prefetcher
 from distillkit.testing import FakeScorer, FakeStudent
 from distillkit.training_data import Batch, StepResult
@@ -56,6 +57,21 @@ async def test_prompts_come_in_order_and_then_none() -> None:
     assert rendering.rendered == ["a", "b"]
     taken = [await rows.take() for _ in range(4)]
     assert taken == [["a", "b"], ["c"], None, None]
+
+
+async def test_who_was_asked_before_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sampler in this process needs Python when it begins; who waits for prompts waits for nobody."""
+    monkeypatch.setattr(batches, "HEAD_START_SECONDS", 3600.0)
+    rows, rendering = prefetcher(["a"], ["b"], ["c"])
+    rows.prepare()
+    await asyncio.sleep(0.01)
+    assert rendering.rendered == []
+    assert [await rows.take() for _ in range(2)] == [["a"], ["b"]]
+    rows.prepare()
+    await asyncio.sleep(0.01)
+    assert rendering.rendered == ["a", "b"]
+    await rows.close()
+    assert rendering.rendered == ["a", "b"]  # and what nobody wants any more is not rendered
 
 
 async def test_nothing_is_rendered_in_the_event_loops_thread() -> None:
