@@ -71,9 +71,13 @@ class Prefetcher:
 
     async def take(self) -> list[Prompts] | None:
         """The next step's prompts; None behind the last step. Raises RowError."""
-        task, self._next = self.prepare(), None
+        task = self.prepare()
         self._wanted.set()
-        return await task
+        try:
+            return await asyncio.shield(task)
+        finally:
+            if task.done():  # else the run is cancelled, and `close` waits for the thread
+                self._next = None
 
     async def close(self) -> None:
         """Wait for what nobody takes any more: a thread cannot be cancelled, and it reads the run's files."""

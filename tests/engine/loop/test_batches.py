@@ -105,6 +105,29 @@ async def test_what_nobody_takes_leaves_nothing_behind(ready: bool) -> None:
     assert complaints == []
 
 
+async def test_a_thread_that_renders_when_its_run_is_cancelled_is_waited_for() -> None:
+    begun, go_on, ended = (threading.Event() for _ in range(3))
+
+    def render(rows: Sequence[Row]) -> list[Prompts]:
+        begun.set()
+        go_on.wait(60)
+        ended.set()
+        return []
+
+    rows = Prefetcher(render, iter(cast(Any, [["a"]])))
+    taking = asyncio.create_task(rows.take())
+    await asyncio.to_thread(begun.wait)
+    taking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    closing = asyncio.create_task(rows.close())
+    await asyncio.sleep(0.01)
+    assert not closing.done()
+    go_on.set()
+    await closing
+    assert ended.is_set()
+
+
 class Patient(FakeStudent):
     """Trains once the next step's rows are rendered; the last step has none behind it."""
 
