@@ -75,9 +75,9 @@ class RowIndex:
 
     def _require_places(self, dataset: Dataset) -> None:
         """Raise PluginError for two rows of one place: they would have one id, and so the same completions."""
-        places = np.array(self._file_of, dtype=np.uint64)  # the one copy: of millions of rows it is what is largest
+        places = np.array(self._file_of, dtype=np.uint64)  # changed in place: of millions of rows each copy is large
         places <<= np.uint64(32)
-        places |= np.array(self._numbers, dtype=np.uint32)
+        places |= np.asarray(self._numbers)
         places.sort()
         twice = np.flatnonzero(places[1:] == places[:-1])
         keys = [file.key for file in self._files]

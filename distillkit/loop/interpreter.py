@@ -36,7 +36,7 @@ def short_turns() -> Iterator[None]:
     to 62 ms late, by this one 4 (benchmarks/NOTES.md). A shorter interval that somebody set already stays.
     """
     before = sys.getswitchinterval()
-    if before <= TURN_SECONDS:
+    if before <= TURN_SECONDS:  # setting it again would round it down
         yield
         return
     sys.setswitchinterval(TURN_SECONDS)

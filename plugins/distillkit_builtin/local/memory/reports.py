@@ -31,6 +31,7 @@ from distillkit_builtin.local.model_files.model_config import read_config
 from distillkit_builtin.local.options import LocalScorerOptions, LocalStudentOptions
 from distillkit_builtin.local.packing.compiled_layers import compiles_unasked
 from distillkit_builtin.local.training.chunked_loss import chunk_size, positions_at_once
+from distillkit_builtin.local.training.micro_batch_loss import reads_logprobs_alone
 from distillkit_builtin.local.training.trainable_adapter import lora_size
 from distillkit_builtin.model_source import resolve_model
 
@@ -78,7 +79,7 @@ def student_memory(
     savers = _savers(options, lora_rank, size, run.rank.count, tokens, samples=samples)
     if samples and lora_rank and size.quantization is None and merges_lora(run, options, device):
         savers.append({"sampling_weights": "adapter"})
-    if chunks is not None and chunks.positions > SMALLER_CHUNK:
+    if chunks is not None and chunk_size(options.loss_chunk_positions, device).size > SMALLER_CHUNK:
         savers.append({"loss_chunk_positions": SMALLER_CHUNK})
     return _report(run, device, tuple(uses), savers)
 
@@ -114,9 +115,8 @@ def _frozen(run: RunContext, source: str, size: Footprint) -> list[MemoryUse]:
 def _chunks(run: RunContext, options: LocalStudentOptions, device: torch.device, lora_rank: int) -> LossChunks | None:
     """How the loss is computed in chunks; None where it is not."""
     chunk = chunk_size(options.loss_chunk_positions, device).size
-    if run.loss_reads <= {"logprobs"}:
-        trained = lora_rank == 0
-        return LossChunks(positions_at_once(chunk, run.loss_reads), distributions=False) if trained else None
+    if reads_logprobs_alone(run.loss_reads):
+        return None if lora_rank else LossChunks(positions_at_once(chunk, run.loss_reads), distributions=False)
     asked = run.teachers if "full" in run.loss_reads else ()
     widths = tuple(int(read_config(teacher.model).get_text_config().hidden_size) for teacher in asked)
     return LossChunks(chunk, distributions=True, teachers_hidden=widths)

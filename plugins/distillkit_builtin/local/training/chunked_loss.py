@@ -25,7 +25,12 @@ from distillkit_builtin.local.training.asked_teachers import (
 from distillkit_builtin.local.training.counted_positions import CountedPositions
 from distillkit_builtin.local.training.distributions import unknown_mass
 from distillkit_builtin.local.training.head_gradients import HeadGradients, with_gradients
-from distillkit_builtin.local.training.micro_batch_loss import MicroBatchLoss, items_of, token_loss_in
+from distillkit_builtin.local.training.micro_batch_loss import (
+    MicroBatchLoss,
+    items_of,
+    reads_logprobs_alone,
+    token_loss_in,
+)
 from distillkit_builtin.local.training.policy import Policy
 from distillkit_builtin.local.training.positions import ChunkPositions
 from distillkit_builtin.local.training.unknown_mass import UnknownMassMeter, summed
@@ -40,7 +45,7 @@ FEWEST = 16
 
 def positions_at_once(chunk: int, reads: AbstractSet[str]) -> int:
     """How many positions of a loss that `reads` this are computed at once, where a chunk has so many."""
-    return chunk * (SAMPLED_TIMES if reads <= {"logprobs"} else 1)
+    return chunk * (SAMPLED_TIMES if reads_logprobs_alone(reads) else 1)
 
 
 def chunk_size(positions: int | None, device: torch.device) -> AdaptiveBatchSize:

@@ -1,6 +1,7 @@
 """The loss of a micro-batch, and what a loss that reads the sampled tokens' logprobs alone makes of it."""
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +41,11 @@ class MicroBatchLoss:
 def items_of(datums: Sequence[Datum]) -> list[PromptAndResponse]:
     """What the student reads of each."""
     return [PromptAndResponse(datum.prompt_ids, datum.response_ids) for datum in datums]
+
+
+def reads_logprobs_alone(reads: AbstractSet[str]) -> bool:
+    """Whether a loss that `reads` this reads no distribution."""
+    return reads <= {"logprobs"}
 
 
 def token_loss_in(part: Batch) -> TokenLoss:

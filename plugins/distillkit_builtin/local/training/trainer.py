@@ -23,7 +23,7 @@ from distillkit_builtin.local.training.chunked_loss import ChunkedLoss, chunk_si
 from distillkit_builtin.local.training.collectives import sum_gradients
 from distillkit_builtin.local.training.counted_positions import CountedPositions
 from distillkit_builtin.local.training.logprob_mismatch import Mismatch, MismatchMeter, mismatch_metrics
-from distillkit_builtin.local.training.micro_batch_loss import items_of, sampled_loss
+from distillkit_builtin.local.training.micro_batch_loss import items_of, reads_logprobs_alone, sampled_loss
 from distillkit_builtin.local.training.policy import Policy
 from distillkit_builtin.local.training.trainer_checkpoint import (
     SavedTrainer,
@@ -181,13 +181,13 @@ class Trainer:
             with self.policy.training():
                 torch.autograd.backward(self.policy.logprobs([PLACEHOLDER]).sum() * 0.0)  # the others wait for this
             return 0.0
-        alone = part.reads <= {"logprobs"} and self.policy.causal_lm.head_is_frozen
-        routes = () if alone else self.chunked.routes(part, counted)  # teachers compute as they do when they score
+        in_chunks = not (reads_logprobs_alone(part.reads) and self.policy.causal_lm.head_is_frozen)
+        routes = self.chunked.routes(part, counted) if in_chunks else ()  # teachers compute as they do when they score
         with self.policy.training():
-            if alone:
-                found = sampled_loss(self.policy, part, counted)
-            else:
+            if in_chunks:
                 found = self.chunked.loss(self.policy, part, counted, routes)
+            else:
+                found = sampled_loss(self.policy, part, counted)
             self._mismatch.add(found.logprobs, counted.sampling_logprobs)
             value = float(found.total.detach())
             if not math.isfinite(value):

@@ -81,3 +81,19 @@ def test_smaller_chunks_lower_it_and_are_offered(tmp_path: Path) -> None:
     (small,) = (use for use in smaller.uses if "64 positions at once" in use.what)
     assert chunk.size_bytes - small.size_bytes > (512 - 64) * 151_936 * 4 * 8
     assert not any("positions at once" in use.what for use in report(student, run).uses)
+
+
+@pytest.mark.parametrize("chunk", [None, 64])
+def test_all_weights_have_a_chunk_of_logits_whatever_the_loss_reads(tmp_path: Path, chunk: int | None) -> None:
+    """Logits and their gradient in the compute dtype, the head's gradient twice in float32, and the hidden states."""
+    hidden, vocabulary, responses = 1024, 151_936, 64 * 256
+    sizes: dict[str, Any] = {"hidden_size": hidden, "num_hidden_layers": 4, "vocab_size": vocabulary}
+    Qwen3Config(**sizes).save_pretrained(tmp_path)
+    plan = replace(TEST_PLAN, step_rows=64, step_completions=64, longest_prompt=16, new_tokens=256)
+    run = replace(make_context("student"), plan=plan, planned_device=H200)
+    options = {"lora_rank": 0, "loss_chunk_positions": chunk, "micro_batch_tokens": 64 * (16 + 256)}
+    found = report(LocalStudent(model=str(tmp_path), **options), run)
+    positions = 4 * (chunk or 512)
+    (use,) = (use for use in found.uses if f"{positions:,} positions at once" in use.what)
+    assert use.size_bytes == positions * vocabulary * 2 * 2 + 2 * vocabulary * hidden * 4 + responses * hidden * 2
+    assert ({"loss_chunk_positions": 64} in found.savers) == (chunk is None)
