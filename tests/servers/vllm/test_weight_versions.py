@@ -1,10 +1,11 @@
 """A real vLLM that says which weights sampled each token: whole weights pushed by label, adapters by name."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 import numpy as np
@@ -22,9 +23,12 @@ from servers.scoring import FLOAT32, scores
 from servers.vllm.vllm_process import VllmProcess
 
 pytestmark = pytest.mark.servers
+Answer = TypeVar("Answer")
 PROMPT = token_ids([1, 2, 3, 4])
-LONG = 60
+LONG = 150
 """Tokens: some seconds, in which a label can change."""
+SEEDS = range(9, 17)
+"""Of a long completion: where one ends too early on some machine, another does not."""
 
 
 @asynccontextmanager
@@ -52,6 +56,21 @@ async def under_way(server: VllmProcess) -> AsyncIterator[None]:
     yield
     while await asyncio.to_thread(generated, server) <= before + 1:
         await asyncio.sleep(0.05)
+
+
+async def relabelled(server: VllmProcess, new: str, start: Callable[[SampleRequest], Awaitable[Answer]]) -> Answer:
+    """What `start` gives for a long completion in whose middle the server's weights are called `new`."""
+    before = await asyncio.to_thread(label, server)
+    for seed in SEEDS:
+        async with under_way(server):
+            long = asyncio.ensure_future(start(asked(seed, LONG)))
+        await asyncio.to_thread(label, server, new)
+        then = await asyncio.to_thread(generated, server)
+        answer = await long
+        if await asyncio.to_thread(generated, server) > then + 1:  # one may have been sampled, but not counted yet
+            return answer
+        await asyncio.to_thread(label, server, before)  # the completion had ended: by its end-of-sequence token
+    raise AssertionError(f"no completion of {LONG} tokens was long enough to rename the weights in its middle")
 
 
 def asked(seed: int, tokens: int = 8) -> SampleRequest:
@@ -86,10 +105,8 @@ async def test_whole_weights_count_by_the_label_in_their_answers(
         assert await asyncio.to_thread(label, smol_server, "somebody else") == "somebody else"
         again = await sampled(sampler, *map(asked, range(4)))
         assert label(smol_server) == ours  # they were pushed again before anything counted
-        async with under_way(smol_server):
-            long = asyncio.ensure_future(sampled(sampler, asked(9, LONG)))
-        await asyncio.to_thread(label, smol_server, "in the middle")
-        assert [rollout.policy_version for rollout in await long] == [3]
+        long = await relabelled(smol_server, "in the middle", lambda request: sampled(sampler, request))
+        assert [rollout.policy_version for rollout in long] == [3]
         assert label(smol_server) == ours
     for one, other in zip(first, again, strict=True):
         assert (one.policy_version, other.policy_version) == (3, 3)
@@ -103,12 +120,11 @@ async def test_whole_weights_count_by_the_label_in_their_answers(
 
 
 async def test_an_answer_names_each_weights_that_sampled_a_part_of_it(smol_server: VllmProcess, model: Path) -> None:
-    form, request = TokenCompletions(HFTokenizer.load(str(model))), asked(11, LONG)
-    before = label(smol_server)
+    form, before = TokenCompletions(HFTokenizer.load(str(model))), label(smol_server)
     async with httpx.AsyncClient(base_url=smol_server.root, timeout=300) as client:
-        async with under_way(smol_server):
-            long = asyncio.ensure_future(client.post(form.path, json=form.payload(request, "smol")))
-        await asyncio.to_thread(label, smol_server, "later")
-        body = (await long).raise_for_status().json()
+        answer = await relabelled(
+            smol_server, "later", lambda request: client.post(form.path, json=form.payload(request, "smol"))
+        )
+    body = answer.raise_for_status().json()
     label(smol_server, before)
     assert weight_versions(body, "this") == {before, "later"}
