@@ -7,8 +7,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from helpers.cancellation import called_soon, count_cancellations
 
 from distillkit.errors import RunFailedError
+from distillkit_builtin.tinker import sdk
 from distillkit_builtin.tinker.sdk import got, load_sdk, retry_config, sdk_call
 from distillkit_builtin.tinker.sdk_errors import LONGEST, explain, lacks_request
 
@@ -35,6 +37,13 @@ async def test_a_wait_has_an_end_and_cancels_what_it_waits_for() -> None:
     with pytest.raises(RunFailedError, match=r"^making it: no response within 0\.1 s$"):
         await sdk_call("making it", 0.1, lambda: time.sleep(5))
     assert time.monotonic() - started < 3
+
+
+async def test_a_wait_that_is_cancelled_as_it_ends_is_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.11's `asyncio.wait_for` gives the result then."""
+    monkeypatch.setattr(sdk, "start_in_thread", called_soon)
+    assert await count_cancellations(lambda: sdk_call("making it", 5.0, lambda: 7)) > 1
+    assert await count_cancellations(lambda: sdk_call("making it", 5.0, lambda: done(7))) > 3
 
 
 async def test_a_call_that_blocks_does_not_hold_up_the_loop() -> None:

@@ -142,3 +142,33 @@ async def test_an_interrupt_while_a_sink_opens_ends_its_thread() -> None:
     with pytest.raises(asyncio.CancelledError):
         await opening
     assert not set(sink_threads()) - before
+
+
+class Quick(ListSink):
+    """Is open or closed before whoever waits for that has heard of it; `done` is set then."""
+
+    _done: threading.Event = PrivateAttr(default_factory=threading.Event)
+
+    async def open(self, run: RunContext) -> None:
+        asyncio.get_running_loop().call_soon(self._done.set)  # behind what tells the run of it
+
+    async def close(self) -> None:
+        asyncio.get_running_loop().call_soon(self._done.set)
+
+
+@pytest.mark.parametrize("method", ["open", "close"])
+async def test_an_interrupt_at_the_moment_at_which_a_sink_is_ready_is_not_lost(method: str) -> None:
+    """As `asyncio.wait_for` of Python 3.11 would lose it: the run went on then, as if nobody had pressed Ctrl-C."""
+    before, dispatcher, sink = set(sink_threads()), SinkDispatcher(), Quick()
+    if method == "close":
+        assert await dispatcher.open_sink(sink, make_context())
+        sink._done.clear()
+    work = dispatcher.open_sink(sink, make_context()) if method == "open" else dispatcher.close_sink(sink)
+    task = asyncio.ensure_future(work)
+    await asyncio.sleep(0)
+    assert sink._done.wait(10)  # this thread's event loop hears of it in its next turn
+    await asyncio.sleep(0)
+    assert task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not set(sink_threads()) - before
