@@ -12,23 +12,13 @@ from distillkit_builtin.sglang import push_kinds as sglang
 from distillkit_builtin.vllm import push_kinds as vllm
 
 VERSION = PushedVersion(0, "weights", "distillkit-nonce-v0")
-ADAPTERS = [vllm.VllmAdapterPush, sglang.SGLangAdapterPush]
-WHOLE = [vllm.FullWeightsPush, sglang.SGLangWeightsPush]
+KINDS = [vllm.VllmAdapterPush, vllm.FullWeightsPush, sglang.SGLangAdapterPush, sglang.SGLangWeightsPush]
 
 
-@pytest.mark.parametrize("kind", [*ADAPTERS, *WHOLE])
+@pytest.mark.parametrize("kind", KINDS)
 def test_while_it_is_loaded(kind: Any) -> None:
     async def scenario() -> None:
         async with Service({A: says(200, {"success": True})}).client(A) as client:
             assert await count_cancellations(lambda: kind(client, "base", "nonce").load(A, VERSION)) > 1
-
-    run(scenario())
-
-
-@pytest.mark.parametrize("kind", ADAPTERS)
-def test_while_it_is_unloaded(kind: Any) -> None:
-    async def scenario() -> None:
-        async with Service({A: says(200, {"success": True})}).client(A) as client:
-            assert await count_cancellations(lambda: kind(client, "base", "nonce").unload_from(VERSION, [A])) > 1
 
     run(scenario())
