@@ -8,6 +8,7 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -195,3 +196,14 @@ def local_config(
         return RunConfig(**values)
 
     return make
+
+
+@pytest.fixture
+def write_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model: str, other_tiny_model: str
+) -> Callable[[str], None]:
+    """Write the marked code of a page, such as `docs/losses.md`, into a working directory of the test's own."""
+    from helpers.doc_blocks import write_blocks
+
+    monkeypatch.chdir(tmp_path)
+    return partial(write_blocks, student=tiny_model, teacher=other_tiny_model)

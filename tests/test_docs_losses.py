@@ -2,13 +2,12 @@
 
 import re
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 from conftest import read_jsonl
-from helpers.doc_blocks import QUICK, call, passes_its_own_tests, write_blocks
+from helpers.doc_blocks import QUICK, call, passes_its_own_tests
 from helpers.doc_pages import TOP
 from typer.testing import CliRunner
 
@@ -16,16 +15,8 @@ from distillkit.cli.main import app
 from distillkit.cli.reporting import OUT
 
 
-@pytest.fixture
-def write(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model: str, other_tiny_model: str
-) -> Callable[[str], None]:
-    monkeypatch.chdir(tmp_path)
-    return partial(write_blocks, student=tiny_model, teacher=other_tiny_model)
-
-
-def test_the_loss_tutorial(write: Callable[[str], None]) -> None:
-    write("docs/tutorials/write-a-loss.md")
+def test_the_loss_tutorial(write_page: Callable[[str], None]) -> None:
+    write_page("docs/tutorials/write-a-loss.md")
     assert "cap" in call("plugins", "show", "loss", "squared_gap", "-p", "my_loss.py")
     assert "check: ok" in call("check", "squared.yaml")
     out = call("run", "squared.yaml")
@@ -36,8 +27,8 @@ def test_the_loss_tutorial(write: Callable[[str], None]) -> None:
     passes_its_own_tests("test_my_loss.py")
 
 
-def test_the_divergence_of_the_loss_tutorial(write: Callable[[str], None]) -> None:
-    write("docs/tutorials/write-a-loss.md")
+def test_the_divergence_of_the_loss_tutorial(write_page: Callable[[str], None]) -> None:
+    write_page("docs/tutorials/write-a-loss.md")
     code = [line for line in Path("my_divergence.py").read_text(encoding="utf-8").splitlines() if line]
     assert len(code) == 20
     assert "proven" in call("plugins", "prove", "alpha", "-p", "my_divergence.py")
@@ -47,9 +38,9 @@ def test_the_divergence_of_the_loss_tutorial(write: Callable[[str], None]) -> No
     passes_its_own_tests("test_my_divergence.py")
 
 
-def test_the_config_of_the_page_about_losses_runs(write: Callable[[str], None]) -> None:
-    write("docs/losses.md")
-    write("docs/tutorials/write-a-loss.md")
+def test_the_config_of_the_page_about_losses_runs(write_page: Callable[[str], None]) -> None:
+    write_page("docs/losses.md")
+    write_page("docs/tutorials/write-a-loss.md")
     call("run", "whole.yaml", "train.max_steps=2")
     assert all(row["train/loss"] > 0 for row in read_jsonl(Path("runs/whole/metrics.jsonl")))
     topk = "loss={name: divergence, support: teacher_topk, k: 20}"
@@ -57,10 +48,10 @@ def test_the_config_of_the_page_about_losses_runs(write: Callable[[str], None]) 
 
 
 def test_a_reference_of_the_page_about_losses_reads_the_students_prompt_and_has_no_rows(
-    write: Callable[[str], None],
+    write_page: Callable[[str], None],
 ) -> None:
-    write("docs/losses.md")
-    write("docs/tutorials/write-a-loss.md")
+    write_page("docs/losses.md")
+    write_page("docs/tutorials/write-a-loss.md")
     call("run", "beyond.yaml", *QUICK)
     call("run", "beyond.yaml", "name=plain", "loss.extrapolate=null", *QUICK)
     for sample in read_jsonl(Path("runs/beyond/samples.jsonl")):
@@ -72,16 +63,16 @@ def test_a_reference_of_the_page_about_losses_reads_the_students_prompt_and_has_
     assert beyond["train/abs_advantage"] == pytest.approx(1.25 * plain["train/abs_advantage"], rel=1e-3)
 
 
-def test_several_teachers_of_the_page_about_losses_are_one_mixture(write: Callable[[str], None]) -> None:
-    write("docs/losses.md")
-    write("docs/tutorials/write-a-loss.md")
+def test_several_teachers_of_the_page_about_losses_are_one_mixture(write_page: Callable[[str], None]) -> None:
+    write_page("docs/losses.md")
+    write_page("docs/tutorials/write-a-loss.md")
     call("run", "mixture.yaml", *QUICK)
     for sample in read_jsonl(Path("runs/mixture/samples.jsonl")):
         assert sample["teacher_logprobs"].keys() == {"short", "start"}
 
 
-def test_the_page_on_proofs(write: Callable[[str], None]) -> None:
-    write("docs/prove-a-loss.md")
+def test_the_page_on_proofs(write_page: Callable[[str], None]) -> None:
+    write_page("docs/prove-a-loss.md")
     said = re.search(
         r"^> is zero \(\S+\): (.*?)\n\n", (TOP / "docs/prove-a-loss.md").read_text(encoding="utf-8"), re.M | re.S
     )

@@ -6,12 +6,11 @@ import runpy
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 
 import pytest
 from conftest import read_jsonl
-from helpers.doc_blocks import QUICK, blocks, call, passes_its_own_tests, runs_alone, write_blocks
+from helpers.doc_blocks import QUICK, blocks, call, passes_its_own_tests, runs_alone
 from helpers.doc_pages import TOP
 from typer.testing import CliRunner
 
@@ -19,39 +18,31 @@ from distillkit.cli.main import app
 from distillkit.testing import check_plugin
 
 
-@pytest.fixture
-def write(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_model: str, other_tiny_model: str
-) -> Callable[[str], None]:
-    monkeypatch.chdir(tmp_path)
-    return partial(write_blocks, student=tiny_model, teacher=other_tiny_model)
-
-
-def test_the_readmes_shortest_config_runs(write: Callable[[str], None]) -> None:
-    write("README.md")
-    write("docs/getting-started.md")
+def test_the_readmes_shortest_config_runs(write_page: Callable[[str], None]) -> None:
+    write_page("README.md")
+    write_page("docs/getting-started.md")
     call("run", "shortest.yaml", *QUICK)
     assert len(read_jsonl(Path("runs/run/samples.jsonl"))) == 1
 
 
-def test_the_single_teacher_example_runs(write: Callable[[str], None]) -> None:
-    write("docs/getting-started.md")
+def test_the_single_teacher_example_runs(write_page: Callable[[str], None]) -> None:
+    write_page("docs/getting-started.md")
     call("run", "single.yaml", *QUICK)
     (sample,) = read_jsonl(Path("runs/single/samples.jsonl"))
     assert sample["question"].startswith("Solve 6 * 7.")
 
 
-def test_the_routed_example_runs(write: Callable[[str], None]) -> None:
-    write("docs/getting-started.md")
+def test_the_routed_example_runs(write_page: Callable[[str], None]) -> None:
+    write_page("docs/getting-started.md")
     call("run", "routed.yaml", *QUICK)
     prompts = {sample["route"]: sample["teacher_prompts"] for sample in read_jsonl(Path("runs/routed/samples.jsonl"))}
     assert set(prompts) == {"math-teacher", "arithmetic-teacher"}
     assert "The correct answer is 42" in prompts["math-teacher"]["math-teacher"]
 
 
-def test_the_dataset_tutorial(write: Callable[[str], None]) -> None:
-    write("docs/tutorials/README.md")
-    write("docs/tutorials/write-a-dataset.md")
+def test_the_dataset_tutorial(write_page: Callable[[str], None]) -> None:
+    write_page("docs/tutorials/README.md")
+    write_page("docs/tutorials/write-a-dataset.md")
     runs_alone("make_database.py")
     assert "query" in call("plugins", "show", "dataset", "sqlite", "-p", "my_dataset.py")
     assert "questions.db row 1" in call("check", "sqlite.yaml")
@@ -69,9 +60,9 @@ def test_the_dataset_tutorial(write: Callable[[str], None]) -> None:
     passes_its_own_tests("test_my_dataset.py")
 
 
-def test_the_dataset_of_many_files(write: Callable[[str], None]) -> None:
-    write("docs/tutorials/README.md")
-    write("docs/tutorials/write-a-dataset.md")
+def test_the_dataset_of_many_files(write_page: Callable[[str], None]) -> None:
+    write_page("docs/tutorials/README.md")
+    write_page("docs/tutorials/write-a-dataset.md")
     for name in ("logs/a.log", "logs/sub/b.log"):
         Path(name).parent.mkdir(exist_ok=True, parents=True)
         Path(name).write_text("Why?\tSo.\n", encoding="utf-8")
@@ -84,9 +75,9 @@ def test_the_dataset_of_many_files(write: Callable[[str], None]) -> None:
     assert "logs/sub/b.log:1: line: has no tab" in refused.output
 
 
-def test_the_router_tutorial(write: Callable[[str], None]) -> None:
-    write("docs/tutorials/README.md")
-    write("docs/tutorials/write-a-router.md")
+def test_the_router_tutorial(write_page: Callable[[str], None]) -> None:
+    write_page("docs/tutorials/README.md")
+    write_page("docs/tutorials/write-a-router.md")
     assert "cutoff" in call("plugins", "show", "router", "length", "-p", "my_router.py")
     assert "short 1, long 1" in call("check", "length.yaml")
     assert "  short 0.000 (1)  long " in call("run", "length.yaml")
@@ -100,9 +91,9 @@ def test_the_router_tutorial(write: Callable[[str], None]) -> None:
     passes_its_own_tests("test_my_router.py")
 
 
-def test_the_scorer_tutorial(write: Callable[[str], None]) -> None:
-    write("docs/tutorials/README.md")
-    write("docs/tutorials/write-a-scorer.md")
+def test_the_scorer_tutorial(write_page: Callable[[str], None]) -> None:
+    write_page("docs/tutorials/README.md")
+    write_page("docs/tutorials/write-a-scorer.md")
     assert "share" in call("plugins", "show", "scorer", "words", "-p", "my_scorer.py")
     assert "check: ok" in call("check", "words.yaml")
     assert "done: 3 steps, 24 completions trained, 0 failed" in call("run", "words.yaml")
@@ -111,17 +102,17 @@ def test_the_scorer_tutorial(write: Callable[[str], None]) -> None:
     passes_its_own_tests("test_my_scorer.py")
 
 
-def test_the_scorer_of_the_tutorial_that_gives_more(write: Callable[[str], None]) -> None:
-    write("docs/tutorials/write-a-scorer.md")
+def test_the_scorer_of_the_tutorial_that_gives_more(write_page: Callable[[str], None]) -> None:
+    write_page("docs/tutorials/write-a-scorer.md")
     with Path("my_scorer.py").open("a", encoding="utf-8") as script:
         script.write("\n\n" + Path("more.py").read_text(encoding="utf-8"))
     assert "words_with_more" in call("plugins", "list", "-p", "my_scorer.py")
     check_plugin(runpy.run_path("my_scorer.py")["WordScorerWithMore"]())
 
 
-def test_the_weighting_tutorial(write: Callable[[str], None]) -> None:
-    write("docs/tutorials/README.md")
-    write("docs/tutorials/write-a-weighting.md")
+def test_the_weighting_tutorial(write_page: Callable[[str], None]) -> None:
+    write_page("docs/tutorials/README.md")
+    write_page("docs/tutorials/write-a-weighting.md")
     code = blocks("docs/tutorials/write-a-weighting.md")["my_weighting.py"]
     assert len([line for line in code.splitlines() if line.strip()]) <= 15
     assert "nats" in call("plugins", "show", "weighting", "within", "-p", "my_weighting.py")
@@ -135,9 +126,9 @@ def test_the_weighting_tutorial(write: Callable[[str], None]) -> None:
     passes_its_own_tests("test_my_weighting.py")
 
 
-def test_the_page_on_several_teachers(write: Callable[[str], None]) -> None:
-    write("docs/tutorials/README.md")
-    write("docs/several-teachers.md")
+def test_the_page_on_several_teachers(write_page: Callable[[str], None]) -> None:
+    write_page("docs/tutorials/README.md")
+    write_page("docs/several-teachers.md")
     checked = " ".join(call("check", "shares.yaml").split())
     page = (TOP / "docs" / "several-teachers.md").read_text(encoding="utf-8")
     shown = re.search(r"```\n(rows .*?)```", page, re.DOTALL)
@@ -152,9 +143,9 @@ def test_the_page_on_several_teachers(write: Callable[[str], None]) -> None:
     assert routes.count("long") == 9
 
 
-def test_the_evaluator_tutorial(write: Callable[[str], None]) -> None:
-    write("docs/tutorials/README.md")
-    write("docs/tutorials/write-an-evaluator.md")
+def test_the_evaluator_tutorial(write_page: Callable[[str], None]) -> None:
+    write_page("docs/tutorials/README.md")
+    write_page("docs/tutorials/write-an-evaluator.md")
     assert "below" in call("plugins", "show", "evaluator", "surprise", "-p", "my_evaluator.py")
     assert "check: ok" in call("check", "surprise.yaml")
     out = call("run", "surprise.yaml")
@@ -167,9 +158,9 @@ def test_the_evaluator_tutorial(write: Callable[[str], None]) -> None:
     passes_its_own_tests("test_my_evaluator.py")
 
 
-def test_the_sink_tutorial(write: Callable[[str], None]) -> None:
-    write("docs/tutorials/README.md")
-    write("docs/tutorials/write-a-sink.md")
+def test_the_sink_tutorial(write_page: Callable[[str], None]) -> None:
+    write_page("docs/tutorials/README.md")
+    write_page("docs/tutorials/write-a-sink.md")
     assert "check: ok" in call("check", "steps.yaml")
     call("run", "steps.yaml")
     call("run", "steps.yaml", "--resume", "data.epochs=5")
