@@ -9,28 +9,34 @@ from pydantic import PrivateAttr
 
 import distillkit
 from distillkit import RunConfig, Sink
-from distillkit.events import Event, StepFinished
+from distillkit.events import Event, PhaseProgress, StepFinished
 from servers.scoring import FLOAT32
 from servers.server_process import ServerProcess
 
 
 class Killer(Sink):
-    """Kills a server in the middle of the third step, `seconds` after the second, and starts it again."""
+    """Kills a server in the middle of the third step, and starts it again.
+
+    That is when the first of the step's completions has ended and others have not, however fast the machine is.
+    """
 
     name: ClassVar[str] = "killer"
-    seconds: float = 1.0
     _server: ServerProcess | None = PrivateAttr(None)
     _thread: threading.Thread | None = PrivateAttr(None)
+    _steps: int = PrivateAttr(0)
 
     @classmethod
-    def of(cls, server: ServerProcess, seconds: float) -> "Killer":
-        killer = cls(seconds=seconds)
+    def of(cls, server: ServerProcess) -> "Killer":
+        killer = cls()
         killer._server = server
         return killer
 
     def emit(self, event: Event) -> None:
-        if isinstance(event, StepFinished) and event.step == 2:
-            self._thread = threading.Timer(self.seconds, self._kill)
+        if isinstance(event, StepFinished):
+            self._steps = event.step
+        amid = isinstance(event, PhaseProgress) and event.phase == "sample" and 0 < event.done < event.total
+        if amid and self._steps == 2 and self._thread is None:
+            self._thread = threading.Thread(target=self._kill)
             self._thread.start()
 
     def _kill(self) -> None:
@@ -40,16 +46,16 @@ class Killer(Sink):
 
     def join(self) -> None:
         """Wait until the server was started again. Fails if it never was killed."""
-        assert self._thread is not None
+        assert self._thread is not None, "all completions of the third step ended at once"
         self._thread.join()
 
 
-def require_lossless(server: ServerProcess, config: Callable[[Sink], RunConfig], seconds: float = 1.0) -> None:
-    """A run of four steps, whose `server` is killed in the third and started again, costs nothing but time.
+def require_lossless(server: ServerProcess, config: Callable[[Sink], RunConfig]) -> None:
+    """A run of four steps, whose `server` is killed while it samples for the third, and started again, costs only time.
 
-    It is killed so many `seconds` after the second step, while it samples for the third.
+    Its completions must be long, and of many lengths.
     """
-    killer = Killer.of(server, seconds)
+    killer = Killer.of(server)
     result = distillkit.run(config(killer))
     killer.join()
     ledger = read_jsonl(result.run_dir / "ledger.jsonl")

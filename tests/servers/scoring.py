@@ -85,8 +85,8 @@ async def require_stops(url: str, model: Path) -> None:
     try:
         free = await greedy()
         ids = free.token_ids.tolist()
-        at = next(at for at in range(3, 12) if ids[at] not in ids[:at])
-        text = tokenizer.decode(ids[: at + 1])
+        ends = {at: tokenizer.decode(ids[: at + 1]) for at in range(3, 12) if ids[at] not in ids[:at]}
+        at, text = next((at, text) for at, text in ends.items() if text.index(text[-6:]) == len(text) - 6)
         own = tokenizer.special_tokens()["<|im_end|>"]
         for params in (
             {"stop_ids": (own, ids[at])},

@@ -35,13 +35,13 @@ def test_student_and_teachers_on_one_server_learn(
 def test_a_server_that_is_killed_and_started_again_costs_nothing_but_time(
     server: SGLangProcess, tiny: Path, tmp_path: Path, rows: str, lora_rank: int
 ) -> None:
-    """Killed while it samples: completions of the tiny model are long, which takes a second or more."""
+    """Killed while it samples: completions of the tiny model are long, and end by themselves here and there."""
     sampler = {"name": "sglang", "base_url": server.root, "timeouts": {"retry": 500.0}}
     student = {"name": "local", "model": str(tiny), "lora_rank": lora_rank, "learning_rate": RATE, "sampler": sampler}
     over = [*on_short_rows(rows), "sampling.max_completion_tokens=256", "train.max_steps=4"]
     over.append("train.prompt_groups_per_step=4")
     try:
-        require_lossless(server, lambda killer: demo(tiny, tmp_path, over, student=student, sinks=[killer]), 0.3)
+        require_lossless(server, lambda killer: demo(tiny, tmp_path, over, student=student, sinks=[killer]))
     finally:
         server.wait()
         if not lora_rank:  # the next test's base model is the one that it was started with

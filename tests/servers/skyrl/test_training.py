@@ -33,7 +33,7 @@ async def test_the_first_step_is_that_of_the_local_backend(server: SkyrlProcess,
         ours = (await local.train(batch_of(rollouts, ratio_log_cap=20.0))).metrics
         stepped = await local.export(tmp_path)
     for name in ("train/loss", "train/grad_norm"):
-        assert theirs[name] == pytest.approx(ours[name], rel=1e-3), name
+        assert theirs[name] == pytest.approx(ours[name], rel=1e-3, abs=1e-4), name  # a loss of both signs may be small
     assert theirs["rollout/logprob_mismatch"] < FLOAT32
     start = weights_of(before)
     gradient = {name: start[name] - value for name, value in weights_of(after).items()}

@@ -75,13 +75,11 @@ def test_a_divergence_on_top_k_learns(
 def test_a_server_that_is_killed_and_started_again_costs_nothing_but_time(
     student_server: VllmProcess, tiny: Path, tmp_path: Path, rows: str
 ) -> None:
-    """Killed while it samples: completions of the tiny model are long, which takes a second or more."""
+    """Killed while it samples: completions of the tiny model are long, and end by themselves here and there."""
     sampler = {"name": "vllm", "base_url": student_server.url, "timeouts": {"retry": 500.0}}
     student = {"name": "local", "model": str(tiny), "lora_rank": 8, "learning_rate": RATE, "sampler": sampler}
     over = [*short(rows, 4), "sampling.max_completion_tokens=256", "train.prompt_groups_per_step=4"]
     try:
-        require_lossless(
-            student_server, lambda killer: demo(tiny, tmp_path, over, student=student, sinks=[killer]), 0.3
-        )
+        require_lossless(student_server, lambda killer: demo(tiny, tmp_path, over, student=student, sinks=[killer]))
     finally:
         student_server.wait()

@@ -49,21 +49,14 @@ def generated(server: VllmProcess) -> float:
     return sum(float(line.split()[-1]) for line in lines if line.startswith("vllm:generation_tokens_total"))
 
 
-@asynccontextmanager
-async def under_way(server: VllmProcess) -> AsyncIterator[None]:
-    """Ends once something of what the block asks for is sampled."""
-    before = await asyncio.to_thread(generated, server)
-    yield
-    while await asyncio.to_thread(generated, server) <= before + 1:
-        await asyncio.sleep(0.05)
-
-
 async def relabelled(server: VllmProcess, new: str, start: Callable[[SampleRequest], Awaitable[Answer]]) -> Answer:
     """What `start` gives for a long completion in whose middle the server's weights are called `new`."""
     before = await asyncio.to_thread(label, server)
     for seed in SEEDS:
-        async with under_way(server):
-            long = asyncio.ensure_future(start(asked(seed, LONG)))
+        sampled_before = await asyncio.to_thread(generated, server)
+        long = asyncio.ensure_future(start(asked(seed, LONG)))
+        while not long.done() and await asyncio.to_thread(generated, server) <= sampled_before + 1:
+            await asyncio.sleep(0.05)
         await asyncio.to_thread(label, server, new)
         then = await asyncio.to_thread(generated, server)
         answer = await long
