@@ -8,9 +8,11 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 PAGE = Path(__file__).parents[2] / "docs/loopback.md"
 MARKED = re.compile(r"<!-- test: (\S+) -->\n```\w+\n(.*?)```", re.DOTALL)
@@ -65,6 +67,24 @@ def require_loopback_alone(port: int) -> None:
                 found.append(address)
     local = socket.inet_aton("127.0.0.1")
     assert found in ([], [f"{int.from_bytes(local, sys.byteorder):08X}"])
+
+
+def require_refused_in_one_line(
+    main: Callable[[list[str], Callable[[], None]], int], model: str, shown: pytest.CaptureFixture[str], folder: Path
+) -> None:
+    """A port that is taken, a `folder` without a model and a key that is not set are each refused in one line."""
+
+    def twice() -> None:
+        port = re.search(r"http://127\.0\.0\.1:(\d+)", shown.readouterr().out)
+        assert port is not None
+        assert main([model, "--port", port.group(1)], pytest.fail) == 2
+
+    assert main([model, "--port", "0"], twice) == 0
+    assert re.match(r"error: port \d+ cannot be used: .*; choose another one by --port$", shown.readouterr().err)
+    assert main([str(folder), "--port", "0"], pytest.fail) == 2
+    assert shown.readouterr().err.startswith(f"error: the model of '{folder}'")
+    assert main([model, "--api-key-env", "NOT_SET"], pytest.fail) == 2
+    assert "the environment variable NOT_SET is not set" in shown.readouterr().err
 
 
 def distillkit(folder: Path, commands: list[list[str]], *, fireworks: bool = False, **environment: str) -> list[int]:

@@ -11,7 +11,7 @@ from loopback.openai.wire import GENERATE, Serve
 
 from builtin.http.serving import bodies, opened, score_requests, table_at, truth
 from builtin.sglang.pushes import sampler
-from builtin.vllm.pushes import sample, with_weights
+from builtin.vllm.pushes import with_weights
 from distillkit.errors import AlignmentError, InputError
 from distillkit.records import Failure, Rollout, Weights
 from distillkit.testing import make_context, make_request
@@ -170,29 +170,6 @@ async def test_scores_are_of_the_adapter_and_many_at_once(served: Serve, adapter
         assert outcome.ids_proved
     (name,) = {body["lora_path"] for body in bodies(server, GENERATE)}
     assert re.fullmatch(r"distillkit-\w+-v0", name)
-
-
-@pytest.mark.parametrize(
-    ("fault", "message"),
-    [
-        (faults.NoIds(), "output_token_logprobs|output_ids"),
-        (faults.Shorter(), "5 logprobs where 6 were expected"),
-        (faults.BadLogprob(-9999.0), "token 5 is minus infinity"),
-        (faults.BadLogprob(None), "token 5 is null"),
-        (faults.BadLogprob(np.nan), "token 5 is nan"),
-        (faults.BadLogprob(0.5), "a probability of more than one"),
-    ],
-    ids=repr,
-)
-async def test_completions_without_proper_logprobs_end_the_run(
-    served: Serve, adapters: Sequence[Weights], fault: Any, message: str
-) -> None:
-    server = served()
-    async with opened(sampler(server)) as plugin:
-        await plugin.sync(adapters[0])
-        server.faults.add(fault, where=GENERATE)
-        with pytest.raises(AlignmentError, match=message):
-            await sample(plugin)
 
 
 META = {"finish_reason": {"type": "length"}, "weight_version": "default"}

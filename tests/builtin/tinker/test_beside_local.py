@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from builtin.http.serving import opened
+from builtin.local.training.sampled_batches import PLAIN
 from builtin.tinker.runs import STUDENT
 from distillkit.arrays import frozen_array, token_ids
 from distillkit.testing import make_context
@@ -18,7 +19,7 @@ from distillkit.types import SampleKey
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.model.causal_lm import CausalLM
 from distillkit_builtin.local.training.policy import Policy
-from distillkit_builtin.local.training.trainer import OptimizerOptions, Trainer
+from distillkit_builtin.local.training.trainer import Trainer
 from distillkit_builtin.losses.importance_sampling import importance_sampling
 from distillkit_builtin.tinker.student import TinkerStudent
 
@@ -27,17 +28,7 @@ if TYPE_CHECKING:
     from distillkit_loopback.tinker.service import TinkerService
 
 RANK, SEED = 4, 0
-OPTIONS = OptimizerOptions(
-    learning_rate=0.01,
-    schedule="constant_with_warmup",
-    warmup_steps=0,
-    total_steps=10,
-    weight_decay=0.1,
-    betas=(0.9, 0.95),
-    grad_clip_norm=0.0,
-    micro_batch_tokens=4096,
-    seed=0,
-)
+OPTIONS = replace(PLAIN, weight_decay=0.1, betas=(0.9, 0.95))
 
 
 def batch(seed: int, lengths: Sequence[tuple[int, int]]) -> Batch:

@@ -135,29 +135,6 @@ async def test_scores_that_are_none_are_refused_and_refusals_are_failures(
 # Completions
 
 
-@pytest.mark.parametrize(
-    ("fault", "message"),
-    [
-        (faults.NoIds(), "does not say which token ids it sampled"),
-        (faults.Shorter(), "5 logprobs where 6 were expected"),
-        (faults.BadLogprob(-9999.0), "token 5 is minus infinity"),
-        (faults.BadLogprob(None), "token 5 is null"),
-        (faults.BadLogprob(np.nan), "token 5 is nan"),
-        (faults.BadLogprob(0.5), "a probability of more than one"),
-    ],
-    ids=repr,
-)
-async def test_completions_without_proper_logprobs_end_the_run(
-    serve: Serve, adapters: Sequence[Weights], fault: Any, message: str
-) -> None:
-    server = serve()
-    async with opened(sampler(server)) as plugin:
-        await plugin.sync(adapters[0])
-        server.faults.add(fault, where=COMPLETIONS)
-        with pytest.raises(AlignmentError, match=message):
-            await sample(plugin)
-
-
 @pytest.mark.parametrize(("temperature", "fine"), [(0.005, False), (0.0, True), (0.01, True)])
 async def test_a_temperature_that_vllm_raises_without_a_word_ends_the_run(
     serve: Serve, adapters: Sequence[Weights], temperature: float, fine: bool

@@ -1,6 +1,7 @@
 """What the tests of the loopback service share: its resources, and the same data for it and for the local trainer."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from builtin.fireworks.conftest import STUDENT, TEACHER
+from builtin.local.training.sampled_batches import PLAIN
 from safetensors.torch import load_file
 
 from distillkit.arrays import frozen_array, token_ids
@@ -16,7 +18,7 @@ from distillkit.types import SampleKey
 from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.model.causal_lm import CausalLM
 from distillkit_builtin.local.training.policy import Policy
-from distillkit_builtin.local.training.trainer import OptimizerOptions, Trainer
+from distillkit_builtin.local.training.trainer import Trainer
 from distillkit_builtin.losses.importance_sampling import importance_sampling
 from distillkit_loopback.fireworks.service import LoopbackService
 
@@ -29,17 +31,7 @@ if TYPE_CHECKING:
 
 CAP = 0.5
 ADAM: Mapping[str, float] = {"learning_rate": 0.01, "beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "weight_decay": 0.1}
-OPTIONS = OptimizerOptions(
-    learning_rate=0.01,
-    schedule="constant_with_warmup",
-    warmup_steps=0,
-    total_steps=10,
-    weight_decay=0.1,
-    betas=(0.9, 0.95),
-    grad_clip_norm=0.7,
-    micro_batch_tokens=4096,
-    seed=0,
-)
+OPTIONS = replace(PLAIN, weight_decay=0.1, betas=(0.9, 0.95), grad_clip_norm=0.7)
 TIME = 30
 
 

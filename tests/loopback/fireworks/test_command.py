@@ -10,7 +10,14 @@ import pytest
 pytest.importorskip("fireworks.training.sdk")
 
 from distillkit_loopback.fireworks.__main__ import main
-from loopback.commands import MODEL, distillkit, require_loopback_alone, served, write_files
+from loopback.commands import (
+    MODEL,
+    distillkit,
+    require_loopback_alone,
+    require_refused_in_one_line,
+    served,
+    write_files,
+)
 
 
 @pytest.mark.slow
@@ -48,14 +55,4 @@ def test_every_name_is_the_model_and_a_key_can_be_asked_for(
 
 
 def test_what_cannot_be_served_is_one_line(tiny_model: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    def twice() -> None:
-        port = re.search(r"BASE_URL=http://127.0.0.1:(\d+)", capsys.readouterr().out)
-        assert port is not None
-        assert main([tiny_model, "--port", port.group(1)], pytest.fail) == 2
-
-    assert main([tiny_model, "--port", "0"], twice) == 0
-    assert re.match(r"error: port \d+ cannot be used: .*; choose another one by --port$", capsys.readouterr().err)
-    assert main([str(tmp_path), "--port", "0"], pytest.fail) == 2
-    assert capsys.readouterr().err.startswith(f"error: the model of '{tmp_path}'")
-    assert main([tiny_model, "--api-key-env", "NOT_SET"], pytest.fail) == 2
-    assert "the environment variable NOT_SET is not set" in capsys.readouterr().err
+    require_refused_in_one_line(main, tiny_model, capsys, tmp_path)

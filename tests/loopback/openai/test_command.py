@@ -11,7 +11,14 @@ import pytest
 from conftest import read_jsonl
 
 from distillkit_loopback.openai.__main__ import main
-from loopback.commands import MODEL, distillkit, require_loopback_alone, served, write_files
+from loopback.commands import (
+    MODEL,
+    distillkit,
+    require_loopback_alone,
+    require_refused_in_one_line,
+    served,
+    write_files,
+)
 
 Told = Callable[[], str]
 
@@ -68,18 +75,8 @@ def test_it_imitates_servers_that_name_no_ids_and_ask_for_keys(
     assert main(command, look) == 0
 
 
-def test_what_cannot_be_served_is_one_line(tiny_model: str, capsys: pytest.CaptureFixture[str], tmp_path: Any) -> None:
-    def twice() -> None:
-        port = re.search(r":(\d+)/v1", capsys.readouterr().out)
-        assert port is not None
-        assert main([tiny_model, "--port", port.group(1)], pytest.fail) == 2
-
-    assert main([tiny_model, "--port", "0"], twice) == 0
-    assert re.match(r"error: port \d+ cannot be used: .*; choose another one by --port$", capsys.readouterr().err)
-    assert main([str(tmp_path)], pytest.fail) == 2
-    assert capsys.readouterr().err.startswith(f"error: the model of '{tmp_path}'")
-    assert main([tiny_model, "--api-key-env", "NOT_SET"], pytest.fail) == 2
-    assert "the environment variable NOT_SET is not set" in capsys.readouterr().err
+def test_what_cannot_be_served_is_one_line(tiny_model: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    require_refused_in_one_line(main, tiny_model, capsys, tmp_path)
 
 
 @pytest.mark.slow

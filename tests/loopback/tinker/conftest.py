@@ -1,10 +1,11 @@
 """The loopback Tinker service with a tiny model, of either kind, and the real SDK pointed at it."""
 
-import os
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+
+from loopback.tinker.services import KINDS, Start, set_up_sdk, started
 
 if TYPE_CHECKING:
     from tinker import ServiceClient
@@ -13,40 +14,23 @@ if TYPE_CHECKING:
 
 MODEL = "org/tiny"
 KEY = "tml-test"
-Start = Callable[..., "TinkerService"]
 Connect = Callable[["TinkerService"], "ServiceClient"]
 
 
 @pytest.fixture(autouse=True)
 def _sdk(monkeypatch: pytest.MonkeyPatch) -> None:
     """No telemetry, nothing from the user's environment, and short waits between retries."""
-    pytest.importorskip("tinker")
-    from tinker import _base_client
-
-    for name in [name for name in os.environ if name.startswith("TINKER_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("TINKER_TELEMETRY", "0")
-    monkeypatch.setattr(_base_client, "INITIAL_RETRY_DELAY", 0.005)
-    monkeypatch.setattr(_base_client, "MAX_RETRY_DELAY", 0.01)
+    set_up_sdk(monkeypatch)
 
 
 @pytest.fixture
 def start(tiny_model: str) -> Iterator[Start]:
     """Services of the tiny model, closed after the test."""
-    from distillkit_loopback.tinker.service import TinkerService
-
-    started: list[TinkerService] = []
-
-    def make(kind: str = "hosted", **options: Any) -> TinkerService:
-        started.append(TinkerService({MODEL: tiny_model}, kind=kind, **options))  # type: ignore[arg-type]
-        return started[-1]
-
-    yield make
-    for service in started:
-        service.close()
+    with started({MODEL: tiny_model}) as start:
+        yield start
 
 
-@pytest.fixture(params=["hosted", "skyrl"])
+@pytest.fixture(params=KINDS)
 def service(request: pytest.FixtureRequest, start: Start) -> "TinkerService":
     """A service of each kind."""
     return start(request.param)

@@ -8,7 +8,14 @@ import httpx
 import pytest
 
 from distillkit_loopback.tinker.__main__ import main
-from loopback.commands import MODEL, distillkit, require_loopback_alone, served, write_files
+from loopback.commands import (
+    MODEL,
+    distillkit,
+    require_loopback_alone,
+    require_refused_in_one_line,
+    served,
+    write_files,
+)
 
 
 def test_it_serves_the_model_by_its_name(
@@ -48,12 +55,4 @@ def test_a_student_and_a_teacher_run_on_it_as_the_docs_say(tiny_model: str, tmp_
 
 
 def test_what_cannot_be_served_is_one_line(tiny_model: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    def twice() -> None:
-        port = re.search(r"BASE_URL=http://127.0.0.1:(\d+)", capsys.readouterr().out)
-        assert port is not None
-        assert main([tiny_model, "--port", port.group(1)], pytest.fail) == 2
-
-    assert main([tiny_model, "--port", "0"], twice) == 0
-    assert re.match(r"error: port \d+ cannot be used: .*; choose another one by --port$", capsys.readouterr().err)
-    assert main([str(tmp_path), "--port", "0"], pytest.fail) == 2
-    assert capsys.readouterr().err.startswith(f"error: the model of '{tmp_path}'")
+    require_refused_in_one_line(main, tiny_model, capsys, tmp_path)

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel
 
 import distillkit
 from builtin.local.conftest import plain_logprobs
+from builtin.local.training import sampled_batches
 from distillkit import RunConfig
 from distillkit.arrays import token_ids
 from distillkit.testing import make_context
@@ -26,20 +28,10 @@ from distillkit_builtin.local.model.sharding import full_tensor
 from distillkit_builtin.local.model_files.model_class import auto_class, language_model, text_parameters
 from distillkit_builtin.local.student import LocalStudent
 from distillkit_builtin.local.training.policy import Policy
-from distillkit_builtin.local.training.trainer import OptimizerOptions, Trainer
+from distillkit_builtin.local.training.trainer import Trainer
 
 Make = Callable[..., RunConfig]
-OPTIMIZER = OptimizerOptions(
-    learning_rate=1e-3,
-    schedule="constant_with_warmup",
-    warmup_steps=0,
-    total_steps=4,
-    weight_decay=0.0,
-    betas=(0.9, 0.999),
-    grad_clip_norm=0.0,
-    micro_batch_tokens=4096,
-    seed=0,
-)
+OPTIMIZER = replace(sampled_batches.PLAIN, learning_rate=1e-3, total_steps=4)
 PLAIN = {"dtype": "float32", "device": "cpu", "forward": "plain"}
 
 
