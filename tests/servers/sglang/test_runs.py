@@ -14,21 +14,26 @@ from servers.short_rows import RATE, on_short_rows
 pytestmark = pytest.mark.servers
 
 
-@pytest.mark.parametrize("loss", ["importance_sampling", "divergence"])
+@pytest.mark.parametrize(
+    ("loss", "steps", "most"),
+    [
+        ("importance_sampling", 32, 0.9),  # 0.40 to 0.68 on the local backend, over six seeds
+        ("{name: divergence, support: teacher_topk, k: 8}", 16, 0.75),  # 0.44 to 0.59
+    ],
+    ids=["importance_sampling", "divergence"],
+)
 def test_student_and_teachers_on_one_server_learn(
-    server: SGLangProcess, tiny: Path, tmp_path: Path, rows: str, loss: str
+    server: SGLangProcess, tiny: Path, tmp_path: Path, rows: str, loss: str, steps: int, most: float
 ) -> None:
     sampler = f"student.sampler={{name: sglang, base_url: '{server.root}'}}"
-    over = [*on_short_rows(rows), sampler, "sampling.max_completion_tokens=16", "train.max_steps=16"]
-    over.append("train.prompt_groups_per_step=16")
-    if loss == "divergence":
-        over.append("loss={name: divergence, support: teacher_topk, k: 8}")
+    over = [*on_short_rows(rows), sampler, "sampling.max_completion_tokens=16", f"loss={loss}"]
+    over += [f"train.max_steps={steps}", f"train.prompt_groups_per_step={256 // steps}"]
     teachers = http_teachers(server.root, tiny, server.name, dialect="sglang")
     result = distillkit.run(demo(tiny, tmp_path, over, teachers=teachers))
     mismatches = [row["rollout/logprob_mismatch"] for row in result.metrics if "rollout/logprob_mismatch" in row]
-    assert (result.steps, len(mismatches), result.summary["failed_completions"]) == (16, 16, 0)
+    assert (result.steps, len(mismatches), result.summary["failed_completions"]) == (steps, steps, 0)
     assert max(mismatches) < FLOAT32  # each step's adapter is the one that samples
-    assert result.eval["after"]["reverse_kl"] < 0.75 * result.eval["before"]["reverse_kl"]
+    assert result.eval["after"]["reverse_kl"] < most * result.eval["before"]["reverse_kl"]
 
 
 @pytest.mark.parametrize("lora_rank", [8, 0], ids=["an adapter", "all weights"])

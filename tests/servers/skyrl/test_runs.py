@@ -37,19 +37,28 @@ def losses_of(run_dir: Path) -> list[list[float]]:
     return [[row[name] for name in SAME] for row in read_jsonl(run_dir / "metrics.jsonl") if SAME[0] in row]
 
 
-def config_in(folder: Path, server: SkyrlProcess, rows: str) -> Path:
+def config_in(folder: Path, server: SkyrlProcess, rows: str, groups: int = 4, steps: int = STEPS) -> Path:
     folder.mkdir()
     return config_on(
         server,
         folder,
         name="run",
-        data={"path": rows, "eval_path": rows, "max_eval_rows": 32},
+        data={"path": rows, "eval_path": rows, "max_eval_rows": 8 * groups},
         student={"learning_rate": 3e-3},
         teachers=[{"model": str(server.model), "scorer": {"name": "tinker", "base_url": server.url}}],
         router="single",
         sampling={"max_completion_tokens": 8},
-        train={"prompt_groups_per_step": 4, "max_steps": STEPS, "save_every": 1},
+        train={"prompt_groups_per_step": groups, "max_steps": steps, "save_every": 1},
     )
+
+
+def test_a_run_learns(server: SkyrlProcess, tmp_path: Path) -> None:
+    rows = write_short_rows(tmp_path / "more.jsonl", 128)
+    config = config_in(tmp_path / "longer", server, rows, groups=8, steps=16)
+    ended(start(config), config)
+    found = read_json(tmp_path / "longer/runs/run/summary.json")["eval"]
+    # On the local backend, over four seeds: 0.50 to 0.58
+    assert found["after"]["reverse_kl"] < 0.8 * found["before"]["reverse_kl"]
 
 
 def test_a_run_that_is_killed_and_resumed_ends_as_one_that_is_not(
@@ -59,8 +68,6 @@ def test_a_run_that_is_killed_and_resumed_ends_as_one_that_is_not(
     ended(start(whole), whole)
     expected = losses_of(tmp_path / "whole/runs/run")
     assert len(expected) == STEPS
-    found = read_json(tmp_path / "whole/runs/run/summary.json")["eval"]
-    assert found["after"]["reverse_kl"] < 0.85 * found["before"]["reverse_kl"]
     version = [sys.executable, "-c", "import tinker; print(tinker.__version__)"]
     assert subprocess.check_output(version, env=old_sdk, text=True).strip() == "0.25.0"
     for sdk, env in (("installed", {}), ("old", old_sdk)):
