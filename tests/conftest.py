@@ -151,9 +151,11 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The directory of a random Llama of two layers, with a tokenizer."""
+    """The directory of a random Llama of two layers, with a tokenizer. So small a model is slower on two threads."""
+    import torch
     from helpers import tiny_models
 
+    torch.set_num_threads(1)
     return tiny_models.write_model(tmp_path_factory.mktemp("tiny"))
 
 

@@ -8,7 +8,6 @@ import torch.distributed as dist
 from helpers.explicit_attention import attention_in_the_place_of
 from helpers.recorded_work import RecordedWork
 
-from builtin.http.conftest import serve  # noqa: F401
 from distillkit.arrays import token_ids
 from distillkit.records import Rollout
 from distillkit.types import Message, SampleKey, SampleRequest, SamplingParams

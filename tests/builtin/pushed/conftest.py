@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from loopback.openai.wire import COMPLETIONS, GENERATE, Serve
 
-from builtin.http.conftest import _no_certificates, _one_thread, _soon_again, adapters, models, serve  # noqa: F401
 from builtin.http.serving import bodies
 from builtin.sglang import pushes as sglang
 from builtin.vllm import pushes as vllm
@@ -46,6 +45,6 @@ KINDS: dict[str, tuple[Any, ...]] = {
 
 
 @pytest.fixture(params=list(KINDS))
-def kind(request: pytest.FixtureRequest, serve: Serve) -> Kind:  # noqa: F811
+def kind(request: pytest.FixtureRequest, serve: Serve) -> Kind:
     """Of each."""
     return Kind(serve, *KINDS[request.param])

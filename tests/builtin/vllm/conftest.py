@@ -1,4 +1,4 @@
-"""Loopback servers, and weights to push, as in scorer `http`'s tests, and a run that samples from such a server."""
+"""A run that samples from a loopback vLLM."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 from conftest import question
 
-from builtin.http.conftest import _no_certificates, _one_thread, _soon_again, adapters, models, real, serve  # noqa: F401
 from distillkit import RunConfig
 from distillkit_loopback.openai.server import LoopbackServer
 

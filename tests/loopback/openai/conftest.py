@@ -1,3 +1,3 @@
-"""Loopback servers that are stopped after the test: the fixtures of the backend's own tests."""
+"""Loopback servers that are stopped after the test: the fixtures of the backends' own tests."""
 
-from builtin.http.conftest import _no_certificates, _one_thread, _soon_again, real, serve  # noqa: F401
+from builtin.conftest import real, serve  # noqa: F401
