@@ -57,9 +57,8 @@ def _compiled_on_cuda(function: Callable[P, T], *, by_width: bool) -> Callable[P
     @functools.wraps(function)
     def choose(*args: P.args, **kwargs: P.kwargs) -> T:
         first = args[0]
-        if not isinstance(first, Tensor) or not _compiles_on(first):
-            return function(*args, **kwargs)
-        if torch.compiler.is_compiling():  # a loss that is compiled as a whole: to mark would break its graph
+        # Where a loss is compiled as a whole this is a part of it: to ask for a compiler, or to mark, breaks its graph.
+        if torch.compiler.is_compiling() or not isinstance(first, Tensor) or not _compiles_on(first):
             return function(*args, **kwargs)
         if by_width:
             mark_static(first, list(range(1, first.dim())))
