@@ -72,7 +72,7 @@ class Passes:
         return tuple(uses)
 
     def _logits(self, positions: int) -> int:
-        """A chunk's logits, their gradient, and one float32 copy of that; hidden states and their gradient."""
+        """A chunk's logits, their gradient, and a float32 copy, which compiled code lacks; hidden states and theirs."""
         structure, width = self.size.structure, self.size.dtype.itemsize
         chunk = logits_bytes(self.size, positions, copies=1) + logits_bytes(self.size, positions, copies=0)
         return chunk + 2 * positions * structure.hidden * width

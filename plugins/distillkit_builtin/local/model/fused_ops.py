@@ -5,10 +5,13 @@ Reductions and products are done in float32, whatever the inputs are in.
 
 import functools
 import logging
+import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import ParamSpec, TypeVar
 
 import torch
+import torch._dynamo.config
 from torch import Tensor
 from torch._dynamo import mark_static
 from torch.nn import functional
@@ -18,6 +21,9 @@ from distillkit_builtin.file_errors import first_line
 log = logging.getLogger("distillkit")
 P = ParamSpec("P")
 T = TypeVar("T")
+MOST_PROGRAMS = 64
+"""Of one function: of widths, number formats, with and without gradient, of one row and of several. PyTorch's own limit
+is 8, beyond which it stops compiling for good; the widths of a student and six teachers are more."""
 
 
 @functools.cache
@@ -51,17 +57,30 @@ def _compiled_on_cuda(function: Callable[P, T], *, by_width: bool) -> Callable[P
     @functools.wraps(function)
     def choose(*args: P.args, **kwargs: P.kwargs) -> T:
         first = args[0]
-        if not isinstance(first, Tensor) or not _compiles_on(first):
+        # Where a loss is compiled as a whole this is a part of it: to ask for a compiler, or to mark, breaks its graph.
+        if torch.compiler.is_compiling() or not isinstance(first, Tensor) or not _compiles_on(first):
             return function(*args, **kwargs)
         if by_width:
             mark_static(first, list(range(1, first.dim())))
-        return on_cuda(*args, **kwargs)
+        with _many_programs():
+            return on_cuda(*args, **kwargs)
 
     return choose
 
 
 def _compiles_on(first: Tensor) -> bool:
     return first.is_cuda and can_compile()
+
+
+_of_thread = threading.local()
+
+
+def _many_programs() -> AbstractContextManager[None]:
+    """A context in which a function may have `MOST_PROGRAMS`: one for each thread, since it takes longer to make."""
+    if not hasattr(_of_thread, "limit"):
+        _of_thread.limit = torch._dynamo.config.patch(cache_size_limit=MOST_PROGRAMS)  # as PyTorch 2.6 calls it
+    limit: AbstractContextManager[None] = _of_thread.limit
+    return limit
 
 
 @fused
@@ -141,11 +160,26 @@ def weighted_sum(rows: Tensor, places: Tensor, weights: Tensor) -> Tensor:
 
 @fused_by_width
 def logprobs_of(logits: Tensor, ids: Tensor) -> Tensor:
-    """Float32 logprobs [n] of `ids` [n] under `logits` [n, vocabulary]."""
+    """Float32 logprobs [n] of `ids` [n] under `logits` [n, vocabulary].
+
+    An id that has no row is an error; where it is compiled, its logprob is NaN.
+    """
     exact = logits.float()
+    if torch.compiler.is_compiling():
+        return _selected(exact, ids) - torch.logsumexp(exact, dim=1)
     if not logits.is_cuda:  # one pass over the vocabulary where `logsumexp` takes four
         return torch.log_softmax(exact, dim=1).gather(1, ids[:, None]).squeeze(1)
     return exact.gather(1, ids[:, None]).squeeze(1) - torch.logsumexp(exact, dim=1)
+
+
+def _selected(exact: Tensor, ids: Tensor) -> Tensor:
+    """`exact` [n, vocabulary] at `ids` [n], as a sum of one number and zeros, which a compiler adds up in passing.
+
+    The gradient of `gather` is an array of its own, as large as `exact`: filled with zeros, written to and read again.
+    """
+    columns = torch.arange(exact.shape[1], device=exact.device)
+    found = torch.where(columns == ids[:, None], exact, 0.0).sum(1)
+    return torch.where((ids >= 0) & (ids < exact.shape[1]), found, torch.nan)
 
 
 @fused_by_width
