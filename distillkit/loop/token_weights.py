@@ -7,10 +7,11 @@ heavier; `weights/kept_fraction` says what is left.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import numpy as np
 
-from distillkit.arrays import FloatArray
+from distillkit.arrays import FloatArray, frozen_array
 from distillkit.config.train_config import Normalization
 from distillkit.errors import PluginError
 from distillkit.records import ScoredRollout
@@ -65,7 +66,9 @@ def normalization_weights(scored: Sequence[ScoredRollout], normalization: Normal
         return 1.0 / (of_route[route] * routes)
 
     weights = [weight(route, length) for route, length in zip(routes_of, lengths, strict=True)]
-    arrays = [np.full(len(r.token_ids), each, np.float32) for r, each in zip(rollouts, weights, strict=True)]
+    sizes = [len(rollout.token_ids) for rollout in rollouts]
+    step = frozen_array(np.repeat(np.array(weights, np.float32), sizes))  # what is cut from it need not be copied
+    arrays = [step[start:end] for start, end in pairwise([0, *accumulate(sizes)])]
     return [a if r.mask is None else np.where(r.mask, a, np.float32(0)) for r, a in zip(rollouts, arrays, strict=True)]
 
 
