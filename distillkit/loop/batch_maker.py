@@ -11,7 +11,7 @@ from distillkit.config.train_config import Normalization
 from distillkit.errors import PluginError
 from distillkit.frozen import FrozenDict
 from distillkit.loop.checked_token_loss import token_loss_of
-from distillkit.loop.token_weights import StepWeights, step_weights
+from distillkit.loop.token_weights import step_weights
 from distillkit.records import ScoredRollout
 from distillkit.roles.attribution import attribute_to, named
 from distillkit.roles.loss import Loss, read_by
@@ -57,26 +57,27 @@ class BatchMaker:
     def batch(self, scored: Sequence[ScoredRollout]) -> WeighedBatch:
         """The data of one optimizer step. Raises PluginError for what loss or weightings make wrong."""
         weights = step_weights(scored, self.normalization, self.weightings)
-        of_inputs = type(self.loss).batch is Loss.batch
-        with attribute_to(self.loss, "in batch()"):
-            made = (self._of_inputs if of_inputs else self._of_batch)(scored, weights.arrays)
+        make = self._of_inputs if type(self.loss).batch is Loss.batch else self._of_batch
+        made = make(scored, weights.arrays)
         options = self.loss.options() if self.taken is None else self.loss.options_for(self.taken)
         whole = replace(made, options=options, token_loss=token_loss_of(self.loss), reads=read_by(self.loss))
         return WeighedBatch(whole, weights.metrics)
 
     def _of_inputs(self, scored: Sequence[ScoredRollout], weights: Sequence[FloatArray]) -> Batch:
-        """The data of a loss whose `batch` is `Loss.batch`: what that makes, and each datum complete when it is made."""
+        """What `Loss.batch` makes, for a loss that has that one, but each datum complete when it is made."""
         datums, asks_again = [], self._asks_again()
-        for completion, mine in zip(scored, weights, strict=True):
-            rollout, inputs = completion.rollout, self._with_engines(self.loss.inputs(completion), completion, mine)
-            teachers = _teachers(completion) if asks_again else FrozenDict[str, TeacherPrompt]()
-            datum = Datum(rollout.key, rollout.request.prompt_ids, rollout.token_ids, inputs, teachers)
-            datums.append(_without_hidden(datum, rollout.mask))
+        with attribute_to(self.loss, "in inputs()"):
+            for completion, mine in zip(scored, weights, strict=True):
+                rollout, inputs = completion.rollout, self._with_engines(self.loss.inputs(completion), completion, mine)
+                teachers = _teachers(completion) if asks_again else FrozenDict[str, TeacherPrompt]()
+                datum = Datum(rollout.key, rollout.request.prompt_ids, rollout.token_ids, inputs, teachers)
+                datums.append(_without_hidden(datum, rollout.mask))
         return Batch(self.loss.loss_function, {}, tuple(datums))
 
     def _of_batch(self, scored: Sequence[ScoredRollout], weights: Sequence[FloatArray]) -> Batch:
         """The data of a loss with a `batch` of its own, which the engine completes."""
-        made = self.loss.batch(scored)
+        with attribute_to(self.loss, "in batch()"):
+            made = self.loss.batch(scored)
         require_returned(self.loss, made, Batch, "batch()")
         for datum in made.datums:
             require_yielded(self.loss, datum, Datum, "batch()")

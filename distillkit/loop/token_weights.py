@@ -11,7 +11,7 @@ from itertools import accumulate, pairwise
 
 import numpy as np
 
-from distillkit.arrays import FloatArray, frozen_array
+from distillkit.arrays import FloatArray
 from distillkit.config.train_config import Normalization
 from distillkit.errors import PluginError
 from distillkit.records import ScoredRollout
@@ -67,7 +67,8 @@ def normalization_weights(scored: Sequence[ScoredRollout], normalization: Normal
 
     weights = [weight(route, length) for route, length in zip(routes_of, lengths, strict=True)]
     sizes = [len(rollout.token_ids) for rollout in rollouts]
-    step = frozen_array(np.repeat(np.array(weights, np.float32), sizes))  # what is cut from it need not be copied
+    step = np.repeat(np.array(weights, np.float32), sizes)
+    step.setflags(write=False)  # so that a datum need not copy what is cut from it
     arrays = [step[start:end] for start, end in pairwise([0, *accumulate(sizes)])]
     return [a if r.mask is None else np.where(r.mask, a, np.float32(0)) for r, a in zip(rollouts, arrays, strict=True)]
 
