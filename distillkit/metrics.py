@@ -13,9 +13,8 @@ from distillkit.token_arrays import NO_ID
 from distillkit.training_data import Batch, StepResult
 from distillkit.types import Teacher
 
-MIXER = np.uint64(1_000_003)
-"""Base of a polynomial hash of four ids; that two 4-grams of one completion meet in 2^64 does not happen."""
-MIXER_OF_PAIRS = MIXER * MIXER
+MIXER = np.array([1_000_003**power for power in range(4)], np.uint64)
+"""Of a polynomial hash of four ids; that two 4-grams of one completion meet in 2^64 does not happen."""
 
 
 def finite(value: float) -> float | None:
@@ -25,7 +24,8 @@ def finite(value: float) -> float | None:
 
 def mean_over_tokens(values: Sequence[FloatArray]) -> float:
     """The mean of all elements of several arrays, each counted alike, summed in float64."""
-    return float(np.mean(np.concatenate(values), dtype=np.float64))
+    whole = values[0] if len(values) == 1 else np.concatenate(values)
+    return float(np.mean(whole, dtype=np.float64))
 
 
 def active_logprobs(completions: Sequence[ScoredRollout], teacher: str | None = None) -> tuple[FloatArray, FloatArray]:
@@ -105,9 +105,7 @@ def repetition(token_ids: IntArray) -> float:
     """The share of a completion's 4-grams [R] that stood in it before; 0 for one of fewer than five tokens."""
     if len(token_ids) < 5:
         return 0.0
-    ids = token_ids.view(np.uint64)
-    pairs = ids[1:] * MIXER + ids[:-1]
-    grams = pairs[2:] * MIXER_OF_PAIRS + pairs[:-2]
+    grams = np.correlate(token_ids.view(np.uint64), MIXER)
     grams.sort()
     return 1.0 - (1 + np.count_nonzero(grams[1:] != grams[:-1])) / len(grams)
 

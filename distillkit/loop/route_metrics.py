@@ -1,12 +1,13 @@
 """The numbers of a step by teacher."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 
 from distillkit.metrics import active_logprobs, mean_over_tokens, topk_mass, topk_overlap
 from distillkit.records import ScoredRollout
-from distillkit.training_data import Batch
+from distillkit.training_data import Batch, Datum
 from distillkit.types import Teacher
 
 
@@ -53,11 +54,13 @@ def _measured(completions: Sequence[ScoredRollout], teacher: str) -> Iterator[tu
 
 def _weights(completions: Sequence[ScoredRollout], batches: Sequence[Batch]) -> dict[str, float]:
     """Teacher name to its part of the step's summed weights."""
+    completion_of = {scored.key: scored for scored in completions}
+    by_route: dict[tuple[tuple[str, float], ...], list[Datum]] = {}
+    for datum in chain.from_iterable(batch.datums for batch in batches):
+        by_route.setdefault(tuple(completion_of[datum.key].prompts.route.weights.items()), []).append(datum)
     weights: dict[str, float] = {}
-    mixtures = {scored.key: scored.mixture for scored in completions}
-    for batch in batches:
-        for datum in batch.datums:
-            mine = float(datum.inputs["weights"].sum(dtype=np.float64))
-            for name, share in mixtures[datum.key].items():
-                weights[name] = weights.get(name, 0.0) + share * mine
+    for datums in by_route.values():
+        total = float(np.concatenate([datum.inputs["weights"] for datum in datums]).sum(dtype=np.float64))
+        for name, share in completion_of[datums[0].key].mixture.items():
+            weights[name] = weights.get(name, 0.0) + share * total
     return weights

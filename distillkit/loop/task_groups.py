@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext
 from typing import TypeVar
 
 from distillkit.roles.attribution import one_line_error
@@ -11,14 +11,9 @@ T = TypeVar("T")
 log = logging.getLogger("distillkit")
 
 
-@asynccontextmanager
-async def closing(source: AsyncIterator[T]) -> AsyncIterator[AsyncIterator[T]]:
+def closing(source: AsyncIterator[T]) -> AbstractAsyncContextManager[AsyncIterator[T]]:
     """Close a generator when the block ends, however it does, so that the backend stops what it was doing."""
-    try:
-        yield source
-    finally:
-        if isinstance(source, AsyncGenerator):
-            await source.aclose()
+    return aclosing(source) if isinstance(source, AsyncGenerator) else nullcontext(source)
 
 
 def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:

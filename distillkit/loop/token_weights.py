@@ -7,6 +7,7 @@ heavier; `weights/kept_fraction` says what is left.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import numpy as np
 
@@ -65,7 +66,10 @@ def normalization_weights(scored: Sequence[ScoredRollout], normalization: Normal
         return 1.0 / (of_route[route] * routes)
 
     weights = [weight(route, length) for route, length in zip(routes_of, lengths, strict=True)]
-    arrays = [np.full(len(r.token_ids), each, np.float32) for r, each in zip(rollouts, weights, strict=True)]
+    sizes = [len(rollout.token_ids) for rollout in rollouts]
+    step = np.repeat(np.array(weights, np.float32), sizes)
+    step.setflags(write=False)  # so that a datum need not copy what is cut from it
+    arrays = [step[start:end] for start, end in pairwise([0, *accumulate(sizes)])]
     return [a if r.mask is None else np.where(r.mask, a, np.float32(0)) for r, a in zip(rollouts, arrays, strict=True)]
 
 

@@ -63,9 +63,9 @@ class WindowResults:
         if wrong is not None:
             self._lose(key, "sample", wrong, retryable=False)
             return None
-        self._rollouts[key] = self._known(outcome)
+        rollout = self._rollouts[key] = self._known(outcome)
         self._scores[key] = {}
-        return self._rollouts[key]
+        return rollout
 
     def require_all_sampled(self) -> None:
         """Raise PluginError if the sampler ended with requests that it gave no outcome for."""

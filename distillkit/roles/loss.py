@@ -104,7 +104,8 @@ class Loss(Plugin):
         """The data of one optimizer step: a datum a completion, in the order given, with what `inputs` gives.
 
         Called in a worker thread, with a step's completions in data order, or with part of them (`train.num_substeps`).
-        A loss whose inputs depend on the other completions has a `batch` of its own.
+        A loss whose inputs depend on the other completions has a `batch` of its own; of one without, the engine makes
+        the same data from `inputs`.
         """
         datums = tuple(Datum.of(completion.rollout, self.inputs(completion)) for completion in scored)
         return Batch(self.loss_function, self.options(), datums)
