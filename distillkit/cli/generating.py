@@ -53,7 +53,7 @@ def generate_and_report(
             prompts = asked(alone, questions) if questions else rows_asked(config, registry, alone, rows)
             found = asyncio.run(completed(alone, trained, registry, weights, prompts, working.say))
     if as_json:
-        OUT.print(json.dumps([_record(each, weights.step) for each in found], indent=2, ensure_ascii=False))
+        OUT.print(json.dumps([_record(each, weights.step) for each in found], indent=2))
     else:
         show_before_and_after(found, weights.step, OUT, full=full)
 

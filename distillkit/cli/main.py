@@ -1,8 +1,10 @@
 """The `distillkit` command. Exit codes: 0 done, 2 wrong input, 1 the run failed, 130 interrupted."""
 
 import asyncio
+import sys
 from contextlib import suppress
 from importlib.metadata import version
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
@@ -205,5 +207,10 @@ def demo(
 
 
 def main() -> None:
-    """The console script."""
+    """The console script. What standard output cannot encode (`LC_ALL=de_DE.ISO-8859-1`) is written as an escape.
+
+    A run that is done would else end in an error, with its verdict unsaid. Standard error does so by itself.
+    """
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
     app()

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from distillkit.config.option_problems import option_problems
-from distillkit.config.parse import Tree, parse_yaml
+from distillkit.config.parse import OtherBaseError, Tree, parse_yaml
 from distillkit.errors import ConfigError
 from distillkit.files.strict_json import MAX_DEPTH, ContentError, shortened
 from distillkit.registry import Registry
@@ -35,6 +35,8 @@ def apply_override(tree: Tree, override: str) -> None:
         value = parse_yaml(text)
     except ContentError as error:
         raise ConfigError(f"{what}: the value {error}") from error
+    except OtherBaseError as error:
+        raise ConfigError(f"{what}: {error.problem}") from error
     except UNREADABLE as error:
         raise ConfigError(f"{what}: the value is not YAML; {_quoted(key, text)}") from error
     _require_single_keys(parts, value, what)

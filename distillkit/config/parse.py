@@ -31,6 +31,8 @@ TOML_KEY_ENDS = re.compile(r"[=,\[\]{}\n#]")
 MAX_DIGITS = 100
 """Of a number in YAML, whose `1:1:1:...` (to the base of 60) takes time by the square of its length."""
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+OTHER_BASE = re.compile(r"[-+]?(0[0-7_]+|[0-9_]+(:[0-9_]+)+(\.[0-9_]*)?)")
+"""Numbers that YAML 1.1 reads to the base of 8 or 60, and most other languages, or people, as something else."""
 OF_A_SCALAR = (ValueError, KeyError, IndexError, AttributeError, TypeError, OverflowError)
 """What PyYAML raises for `!!bool maybe`, `!!int ""`, `!!timestamp x`, `!!map [1]` or an escape beyond Unicode."""
 
@@ -70,6 +72,10 @@ def _read_bytes(path: Path) -> bytes:
     raise ConfigError(f"{path}: cannot be read: it is no regular file, and a config is read more than once")
 
 
+class OtherBaseError(yaml.constructor.ConstructorError):
+    """A number that YAML would read to another base than 10, though nothing in it says so."""
+
+
 class _StrictLoader(yaml.SafeLoader):
     """YAML in which keys are text, one that stands twice is an error, as in TOML, and a date is the text that it is."""
 
@@ -88,10 +94,15 @@ class _StrictLoader(yaml.SafeLoader):
         if node.tag in NUMBERS and len(node.value) > MAX_DIGITS:
             raise _error_at(node, f"a number has no more than {MAX_DIGITS} characters")
         try:
-            return super().construct_object(node, deep)
+            value = super().construct_object(node, deep)
         except OF_A_SCALAR as error:
             said = str(error) if isinstance(error, ValueError) else f"this is no {node.tag.rpartition(':')[2]}"
             raise _error_at(node, said) from error
+        if node.tag in NUMBERS and OTHER_BASE.fullmatch(node.value) and value != 0:
+            base = 60 if ":" in node.value else 8
+            problem = f"YAML reads {node.value} to the base of {base}, as {value}: write {value}, or quote it"
+            raise OtherBaseError(None, None, problem, node.start_mark)
+        return value
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """PyYAML's, bounded: it is called for each source of `<<` before what that holds is copied."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, JsonValue, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, JsonValue, ValidationError, field_validator, model_validator
 
 from distillkit.config.data_config import DataConfig
 from distillkit.config.default_plugins import with_defaults
@@ -73,6 +73,13 @@ class RunConfig(Section):
         except ValidationError as error:
             problems = with_fitting_answers(option_problems(error, RunConfig), filled, registry)
             raise ConfigProblemsError(problems) from error
+
+    @field_validator("log_path")
+    @classmethod
+    def _names_no_home(cls, log_path: str) -> str:
+        if log_path.startswith("~"):  # a folder of this name would be made, which `rm -r` is then told to remove
+            raise ValueError("~ is not replaced, write the whole path")
+        return log_path
 
     @model_validator(mode="after")
     def _check_routes(self) -> Self:

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from datetime import date
 from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
+from pydantic import ConfigDict, Field, JsonValue, field_validator, model_validator
 
+from distillkit.roles.number_options import NumberOptions
 from distillkit.roles.scorer import Scorer
 from distillkit.types import SamplingParams, Teacher
 
@@ -13,7 +14,7 @@ DEFAULT_MESSAGES_KEY = "teacher_messages"
 T = TypeVar("T")
 
 
-class Section(BaseModel):
+class Section(NumberOptions):
     """A part of the config: frozen, and no key unknown."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -175,10 +176,8 @@ class ProbeConfig(Section):
     )
 
 
-class GuardsConfig(BaseModel):
+class GuardsConfig(Section):
     """What counts as a collapse of the student, and what is done then."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     action: Literal["off", "warn", "stop"] = Field(
         "warn",

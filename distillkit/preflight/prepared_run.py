@@ -28,11 +28,12 @@ from distillkit.preflight.rank_agreement import must_agree
 from distillkit.preflight.route_shares import share_notes
 from distillkit.preflight.row_warnings import row_warnings
 from distillkit.preflight.run_rows import MeasuredRows, RunRows, read_rows
+from distillkit.preflight.sampling_warnings import sampling_warnings
 from distillkit.preflight.turn_ends import resolve_ends
 from distillkit.ranks import ONLY, Rank
 from distillkit.registry import Registry
 from distillkit.roles.attribution import attribute_to
-from distillkit.roles.loss import Loss, read_by
+from distillkit.roles.loss import read_by
 from distillkit.roles.plugin import CheckReport
 from distillkit.run_plan import Plan
 from distillkit.tokenizer import require_compatible
@@ -228,22 +229,4 @@ def _warnings(config: RunConfig, renderer: Renderer, pipeline: RowPipeline, samp
             "(train.prompt_groups_per_step); the completions of a row stay together, so a step has as many optimizer "
             "steps as rows"
         )
-    if not (sampling.stop_ids or sampling.stop):
-        yield (
-            "nothing ends a completion but sampling.max_completion_tokens: neither the student's tokenizer nor its "
-            "model's configs name an EOS id, and its chat template shows none; set sampling.stop_ids"
-        )
-    if not sampling.is_untouched:
-        untouched = "sampling with temperature, top_p or top_k other than 1, 1, 0"
-        yield f"{untouched}: {_touched(config.loss)} (docs/concepts.md)"
-
-
-def _touched(loss: Loss) -> str:
-    """What it means for a loss that completions are of another distribution than the policy's own."""
-    if "logprobs" not in loss.reads():
-        return (
-            f"loss {loss.name!r} compares student and teacher at prefixes that another policy wrote than the one that "
-            "is trained: what it minimises is averaged over those, which the student itself would write less or more "
-            "often"
-        )
-    return "logprobs are those of the untouched policy, so the ratio's denominator is not the distribution that sampled"
+    yield from sampling_warnings(config, sampling)

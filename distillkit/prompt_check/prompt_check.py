@@ -1,4 +1,4 @@
-"""Rows whose prompt is not what they say: parts that are not in it, and texts that become special tokens."""
+"""Rows whose prompt is not what they say: parts left out, texts that become special tokens, empty questions."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -41,6 +41,11 @@ class PromptCheck:
         if special is not None:
             said = f"a text is that of a special token, and becomes it in the prompt of {who}"
             self._count(said, f"{special!r} at {place}")
+        asks = [message for message in messages if message.role in ("user", "tool")]
+        if not asks:
+            self._count(f"no user's turn is in what {who} reads", place)
+        elif asks[-1].role == "user" and not asks[-1].content.strip():
+            self._count(f"the last user's turn that {who} reads has no text", place)
         unprinted = self._unprinted[reader].of(messages, options)
         for kind in unprinted.left_out:
             self._count(f"the chat template of {who} leaves out {kind}", place)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, JsonValue, ValidationInfo
+from pydantic import ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, JsonValue, ValidationInfo
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
@@ -23,6 +23,7 @@ from distillkit.arrays import Array
 from distillkit.context import RunContext
 from distillkit.errors import PluginError
 from distillkit.memory import MemoryReport
+from distillkit.roles.number_options import NumberOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class PluginBuilder(Protocol):
         ...
 
 
-class Plugin(BaseModel, ABC):
+class Plugin(NumberOptions, ABC):
     """Base class of all roles."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)

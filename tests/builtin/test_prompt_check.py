@@ -176,6 +176,27 @@ def test_text_that_becomes_a_special_token_is_counted(prepared: Callable[..., Pr
     )
 
 
+def test_questions_that_are_empty_or_missing_are_counted(prepared: Callable[..., PreparedRun]) -> None:
+    def turn(role: str, content: str) -> dict[str, str]:
+        return {"role": role, "content": content}
+
+    empty, system = turn("user", " \n"), turn("system", "Be brief.")
+    rows = [
+        ask(),
+        {"messages": [system, empty]},
+        {"messages": [empty, turn("assistant", "Yes?"), turn("user", "why?")]},
+        {"messages": [system]},
+        {**ask(), "teacher_messages": [turn("user", "")]},
+    ]
+    student = [note for note in prepared(rows, "chatml").notes if "user's turn" in note and "the student" in note]
+    assert student == [
+        "no user's turn is in what the student reads, in 1 row (first: line 4)",
+        "the last user's turn that the student reads has no text, in 1 row (first: line 2)",
+    ]
+    (teacher,) = [note for note in prepared(rows, "chatml").notes if "that teacher 't' reads" in note]
+    assert teacher == "the last user's turn that teacher 't' reads has no text, in 1 row (first: line 5)"
+
+
 def test_held_out_rows_are_looked_at_by_themselves(
     prepared: Callable[..., PreparedRun], jsonl: Callable[..., str]
 ) -> None:

@@ -35,7 +35,11 @@ def resolved_forward(inference: InferenceModel) -> str:
 
 def _computed(causal_lm: CausalLM) -> dict[str, JsonValue]:
     device = causal_lm.device.device
-    kind = {"device_name": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
+    kind: dict[str, JsonValue] = {}
+    if device.type == "cuda":
+        kind["device_name"] = torch.cuda.get_device_name(device)
+    elif device.type == "cpu":
+        kind["threads"] = torch.get_num_threads()  # another number of them adds up in another order
     return {"device": str(device), **kind, "dtype": _name(causal_lm.dtype)}
 
 

@@ -28,6 +28,7 @@ def test_device_dtype_and_sizes_are_those_that_auto_came_to(
     )
     trained = student["trained_parameters"]
     assert (student["device"], student["dtype"], student["trained_dtype"]) == ("cpu", "float32", "float32")
+    assert student["threads"] == teacher["threads"] == torch.get_num_threads()
     assert student["model"] == tiny_model
     assert student["parameters"] == (size + trained if rank else size)
     assert trained == (adapted if rank else size)

@@ -1,7 +1,10 @@
 """Commands as one types them: `run`, `check`, `plugins`, `init`, and their exit codes."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,14 @@ def test_run_prints_where_it_writes_first_and_what_to_do_next_last(config: Calla
     assert all("reverse KL" in line and "length" in line and "tok/s" in line and "ETA" in line for line in steps)
     assert "held-out prompts before training" in done.output
     assert "held-out prompts after training" in done.output
+
+
+def test_a_run_ends_well_on_a_terminal_without_our_letters(config: Callable[..., str]) -> None:
+    arguments = [sys.executable, "-m", "distillkit", "run", config()]
+    encoding = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run(arguments, env=os.environ | encoding, capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb"(\xb1 is the standard error" in done.stdout
 
 
 def test_overrides_scripts_and_quiet(config: Callable[..., str]) -> None:

@@ -84,7 +84,22 @@ def test_missing_teacher_messages_mean_what_the_recipe_says() -> None:
         ({"sampling": {"stop": [7]}}, "input should be a valid string"),
         ({"sampling": {"stop_ids": [7, 7]}}, "sampling.stop_ids: holds 7 twice"),
         ({"sampling": {"stop_ids": [-1]}}, "greater than or equal to 0"),
-        ({"sampling": {"stop_ids": [True]}}, "input should be a valid integer"),
+        ({"sampling": {"stop_ids": [True]}}, "sampling.stop_ids: 0: input should be a number, not true"),
+        ({"train": {"max_steps": True}}, "train.max_steps: input should be a number, not true (YAML reads yes and on"),
+        ({"sampling": {"top_k": False}}, "sampling.top_k: input should be a number, not false"),
+        ({"guards": {"truncated_rise": True}}, "guards.truncated_rise: input should be a number, not true"),
+        ({"student": {"name": "fake", "learning_rate": True}}, "student.learning_rate: input should be a number"),
+        (
+            {"student": {"name": "local", "model": "m", "lora_rank": False}},
+            "student.lora_rank: input should be a number, not false (YAML reads yes and on as true, no and off as "
+            "false); write 0 where that is meant",
+        ),
+        ({"student": {"name": "local", "model": "m", "adam_betas": [0.9, True]}}, "student.adam_betas: 1: input"),
+        (
+            {"loss": {"name": "importance_sampling", "ratio_gate": {"low": True, "high": 2.0}}},
+            "loss.ratio_gate: low: input should be a number, not true",
+        ),
+        ({"log_path": "~/runs/mine"}, "log_path: ~ is not replaced, write the whole path"),
         ({"sampling": {"stop_ids": ["7"]}}, "input should be a valid integer"),
         ({"sampling": {"stop_ids": 7}}, "sampling.stop_ids: input should be a list"),
         ({"teachers": [{"model": "t", "scorer": {"name": "fake"}, "turn_end": "maybe"}]}, "turn_end"),
@@ -110,6 +125,11 @@ def test_what_is_wrong_names_its_key_and_the_closest_match(
     with pytest.raises(ConfigError) as caught:
         fake_config(**over)
     assert message in str(caught.value)
+
+
+def test_switches_stay_switches_and_numbers_may_be_texts(fake_config: Make) -> None:
+    config = fake_config(data={"path": "a", "shuffle": False}, train={"max_steps": "3"}, sampling={"top_p": "1e-1"})
+    assert (config.data.shuffle, config.train.max_steps, config.sampling.top_p) == (False, 3, 0.1)
 
 
 def test_many_problems_are_reported_at_once(fake_config: Make) -> None:

@@ -127,7 +127,7 @@ class _Chunks:
                 positions, teachers_unknown = self._positions(route, part, logits, ids[at])
                 losses = self.token_loss(positions, self.options)
                 loss = (losses * self.counted.weights[at]).sum()
-        self.losses[at], self.logprobs[at] = losses.detach(), positions.sampled.detach()
+        self.losses[at], self.logprobs[at] = losses.detach().to(self.losses.dtype), positions.sampled.detach()
         student, student_unknown = positions.student_logprobs(), None
         if student is not None and positions.known < logits.shape[1]:
             student_unknown = unknown_mass(logits, student, positions.ids)

@@ -26,6 +26,7 @@ FUNCTIONS: Mapping[str, TokenLoss] = {
     "good": squared,
     "sum": lambda *given: squared(*given).sum(),
     "mean": lambda *given: squared(*given).mean(),
+    "double": lambda *given: squared(*given).double(),
     "column": lambda *given: squared(*given)[:, None],
     "short": lambda *given: squared(*given)[1:],
     "number": lambda *given: float(squared(*given).sum()),
@@ -78,6 +79,24 @@ def test_another_shape_is_refused_before_it_trains(trained: Callable[[str], floa
 def test_the_loss_of_each_token_trains_and_keeps_its_contract(trained: Callable[[str], float]) -> None:
     assert trained("good") > 0
     check_plugin(Squares())
+
+
+@pytest.mark.parametrize("rank", [0, 4])
+def test_it_may_be_computed_in_float64(local_config: Callable[..., RunConfig], rank: int) -> None:
+    """Also where the head is trained, and the loss of each token is kept in chunks."""
+    found = [
+        run(
+            local_config(
+                name=how,
+                loss=Squares(how=how),
+                student={"lora_rank": rank, "learning_rate": 1e-3},
+                train={"max_steps": 1},
+            )
+        ).metrics[0]
+        for how in ("good", "double")
+    ]
+    for name in ("train/loss", "train/grad_norm"):
+        assert found[1][name] == pytest.approx(found[0][name], rel=1e-5)
 
 
 def test_what_it_raises_is_attributed_to_the_loss_with_what_its_role_promises(trained: Callable[[str], float]) -> None:
