@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationInfo, field_validator
 
@@ -46,11 +46,13 @@ def _switches(annotations: Sequence[Any], value: object, path: str) -> Iterator[
 
 
 def _alternatives(annotation: Any) -> Iterator[Any]:  # noqa: ANN401 - annotations have no common type
-    """The types that an annotation allows: `Annotated` and unions taken apart."""
+    """The types that an annotation allows: `Annotated`, unions and literals taken apart."""
     if get_origin(annotation) is Annotated:
         yield from _alternatives(get_args(annotation)[0])
     elif get_origin(annotation) in (Union, UnionType):
         for each in get_args(annotation):
             yield from _alternatives(each)
+    elif get_origin(annotation) is Literal:
+        yield from map(type, get_args(annotation))
     else:
         yield annotation
