@@ -69,7 +69,11 @@ def _npy(rows: Sequence[Sequence[float]]) -> str:
 
 
 VALID: Mapping[str, Any] = {
-    "vllm_tokens": {"prompt_token_id_logprobs": _npy([[-1.0, -2.0, -3.0], [-0.5, -4.0, -1.5]])},
+    "vllm_tokens": {
+        "model": "m",
+        "prompt_token_ids": [1, 2, 3, 4],
+        "prompt_token_id_logprobs": _npy([[-1.0, -2.0, -3.0], [-0.5, -4.0, -1.5]]),
+    },
     "prompt_logprobs": {
         "choices": [
             {

@@ -57,6 +57,8 @@ class HttpTeacher:
     server_version: str | None = None
     adapter: bool = False
     """Whether `model` is an adapter."""
+    aliases: frozenset[str] = frozenset()
+    """Other names of `model` at the server."""
     by_choice: bool = False
     """Whether the config names the dialect, and so no other is taken in its place."""
     tell: Callable[[str, NoticeKind], None] = lambda message, kind: None
@@ -82,7 +84,11 @@ class HttpTeacher:
             client = ServiceClient.open(options, teacher.slug, tell=run.notify_as(who))
             keep_weights(run, client, teacher.name)
             try:
-                query = replace(probe_query(teacher.model, tokenizer, run.scorer_needs), adapter=adapter)
+                query = replace(
+                    probe_query(teacher.model, tokenizer, run.scorer_needs),
+                    adapter=adapter,
+                    aliases=served.other_names,
+                )
                 spoken = await find_spoken(client, options, query, run.notify_as(who))
                 await require_same_tokenizer(client, teacher.model, tokenizer)
                 if adapter and not isinstance(spoken.dialect, SGLang):
@@ -95,7 +101,8 @@ class HttpTeacher:
                 await client.close()
                 raise
         by_choice, tell = options.dialect != "auto", run.notify_as(who)
-        return cls(teacher.name, teacher.model, client, spoken, cache, version, adapter, by_choice, tell)
+        names = teacher.name, teacher.model
+        return cls(*names, client, spoken, cache, version, adapter, served.other_names, by_choice, tell)
 
     async def close(self) -> None:
         """Close connections; the cache's file belongs to all teachers that use it."""
@@ -140,7 +147,7 @@ class HttpTeacher:
 
     def _query(self, request: ScoreRequest) -> ScoreQuery:
         ids = request.prompt_ids, request.token_ids
-        return ScoreQuery(self.model, *ids, request.topk, request.at_ids, adapter=self.adapter)
+        return ScoreQuery(self.model, *ids, request.topk, request.at_ids, adapter=self.adapter, aliases=self.aliases)
 
     async def _computed(self, request: ScoreRequest, send: Send) -> TokenLogprobs | Failure:
         """What the server makes of a request, for whole prompts once it has the token interface no more."""

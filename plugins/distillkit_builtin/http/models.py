@@ -26,6 +26,8 @@ class ServedModel(BaseModel):
     """The base model of an adapter; None for a base model."""
     owned_by: str | None = Field(None, exclude=True)
     """The kind of server, such as `vllm` or `sglang`."""
+    other_names: frozenset[str] = Field(frozenset(), exclude=True)
+    """Of a base model: the names that the server lists with the same root."""
 
     def provenance(self, roots: Sequence[str], version: str | None) -> dict[str, JsonValue]:
         """What `summary.json` says of it; `version` is the server's own, where it is known."""
@@ -62,7 +64,14 @@ def find_model(models: Sequence[ServedModel], name: str, url: str) -> ServedMode
     """The entry called `name`. Raises InputError naming what is served."""
     for model in models:
         if model.id == name:
-            return model
+            return model.model_copy(update={"other_names": _other_names(models, model)})
     known = [shortened(model.id, 200) for model in models]
     more = f" and {len(known) - SHOWN} more" if len(known) > SHOWN else ""
     raise InputError(f"{url} serves no model {name!r}; {suggest(name, known[:SHOWN])}{more}")
+
+
+def _other_names(models: Sequence[ServedModel], served: ServedModel) -> frozenset[str]:
+    """An adapter has one name."""
+    if served.root is None or served.parent is not None:
+        return frozenset()
+    return frozenset(each.id for each in models if each.root == served.root and each.parent is None) - {served.id}

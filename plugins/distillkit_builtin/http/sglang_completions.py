@@ -15,7 +15,12 @@ from pydantic import BaseModel, JsonValue, TypeAdapter
 from distillkit.errors import AlignmentError
 from distillkit.records import Failure, Rollout
 from distillkit.types import SampleRequest
-from distillkit_builtin.http.dialects.dialect import TokenId, require_length, validated
+from distillkit_builtin.http.dialects.dialect import (
+    TokenId,
+    require_length,
+    require_prompt_length,
+    validated,
+)
 from distillkit_builtin.http.dialects.sglang import Triple, best_of
 from distillkit_builtin.http.how_to_start import SGLANG, HowToStart
 from distillkit_builtin.http.sampled import SampledTokens, rollout_of
@@ -32,6 +37,8 @@ class _Meta(BaseModel):
     finish_reason: _Finish | None = None
     output_token_logprobs: list[Triple] | None = None
     output_top_logprobs: list[list[Triple] | None] | None = None
+    prompt_tokens: int | None = None
+    """How many ids of the prompt it read: fewer than were sent with `--allow-auto-truncate`."""
     weight_version: str | None = None
     weight_versions: list[WeightSpan] | None = None
 
@@ -96,6 +103,7 @@ class SGLangCompletions:
             if other != index:
                 raise AlignmentError(f"{what}: token {at} is id {index}, and its logprob that of {other}")
         try:
+            require_prompt_length(meta.prompt_tokens, len(request.prompt_ids))
             topk = _topk(meta.output_top_logprobs or [], len(ids), request)
         except AlignmentError as error:
             raise AlignmentError(f"{what}: {error}") from error

@@ -13,10 +13,11 @@ from loopback.openai.wire import COMPLETIONS, PROMPT, Serve
 from builtin.http.serving import RESPONSE, bodies, needing, opened, outcomes, score_requests, scorer, table_at, truth
 from distillkit.arrays import token_ids
 from distillkit.errors import AlignmentError, InputError
-from distillkit.testing import check_plugin, make_context
+from distillkit.testing import ByteTokenizer, check_plugin, make_context
 from distillkit_builtin.http.dialects.dialect import ScoreQuery, parse_scores
 from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs
 from distillkit_builtin.http.dialects.vllm_tokens import VllmTokens
+from distillkit_builtin.http.probe import probe_query
 from distillkit_loopback.openai import faults
 from distillkit_loopback.openai.flavors import Flavor
 
@@ -150,7 +151,7 @@ async def test_a_run_of_top_k_alone_does_not_ask_for_it(serve: Serve) -> None:
 def sent(values: Any, dtype: Any = np.float32) -> dict[str, Any]:
     file = io.BytesIO()
     np.save(file, np.array(values, dtype))
-    return {"prompt_token_id_logprobs": base64.b64encode(file.getvalue()).decode()}
+    return {"prompt_token_id_logprobs": base64.b64encode(file.getvalue()).decode(), "prompt_token_ids": [1, 2, 3, 4]}
 
 
 ASKED = ScoreQuery("m", token_ids([1, 2]), token_ids([3, 4]), at_ids=np.array([[5, -1], [6, 7]]))
@@ -173,15 +174,19 @@ def test_rows_are_read_by_column_in_the_order_that_was_asked_for() -> None:
     [
         ({}, "ignores prompt_logprob_token_ids"),
         ({"prompt_token_id_logprobs": None}, "ignores prompt_logprob_token_ids"),
-        ({"prompt_token_id_logprobs": "?"}, "no such array"),
-        ({"prompt_token_id_logprobs": base64.b64encode(b"no array").decode()}, "no such array"),
-        ({"prompt_token_id_logprobs": sent(GOOD)["prompt_token_id_logprobs"][:-8]}, "no such array"),
+        (sent(GOOD) | {"prompt_token_id_logprobs": "?"}, "no such array"),
+        (sent(GOOD) | {"prompt_token_id_logprobs": base64.b64encode(b"no array").decode()}, "no such array"),
+        (sent(GOOD) | {"prompt_token_id_logprobs": sent(GOOD)["prompt_token_id_logprobs"][:-8]}, "no such array"),
         (sent(GOOD[:1]), r"<f4 \(1, 3\), not <f4 \(2, 3\)"),
         (sent([row[:2] for row in GOOD]), r"\(2, 2\), not <f4 \(2, 3\)"),
         (sent(GOOD, np.float64), "it is <f8"),
         (sent([GOOD[0], [-3.0, np.nan, -0.5]]), "the logprob of id 6 at token 1 is nan"),
         (sent([GOOD[0], [-3.0, -1.0, 0.5]]), "the logprob of id 7 at token 1 is 0.5"),
         (sent([[-np.inf, -2.0, 0.0], GOOD[1]]), "token 0 is minus infinity"),
+        (sent(GOOD) | {"model": "other"}, "the response is of model 'other', not of 'm'"),
+        (sent(GOOD) | {"prompt_token_ids": None}, "the server ignores return_token_ids"),
+        (sent(GOOD) | {"prompt_token_ids": [1, 2, 3]}, "3 prompt_token_ids where 4 were expected"),
+        (sent(GOOD) | {"prompt_token_ids": [9, 2, 3, 4]}, "the server read id 9 as prompt token 0, 1 was sent"),
     ],
 )
 def test_what_is_no_array_of_logprobs_is_refused(body: Any, message: str) -> None:
@@ -195,7 +200,7 @@ HEADER = base64.b64decode(sent(GOOD)["prompt_token_id_logprobs"])
 @given(at=st.integers(0, len(HEADER) - 1), bytes_there=st.binary(max_size=3), rest=st.binary(max_size=8))
 def test_any_bytes_are_an_array_of_logprobs_or_refused(at: int, bytes_there: bytes, rest: bytes) -> None:
     raw = HEADER[:at] + bytes_there + HEADER[at + len(bytes_there) :] + rest
-    body: Any = {"prompt_token_id_logprobs": base64.b64encode(raw).decode()}
+    body: Any = sent(GOOD) | {"prompt_token_id_logprobs": base64.b64encode(raw).decode()}
     try:
         scored = VllmTokens().parse(body, ASKED)
     except AlignmentError:
@@ -211,11 +216,26 @@ async def test_an_array_of_something_else_than_logprobs_is_found_out_at_open(
 ) -> None:
     """With a logits --logprobs-mode the array holds logits."""
     server = serve(flavor=SCALED_OUT)
-    asked = len("Hello there, friend.")
-    server.faults.add(faults.Status(200, body=sent([[-40.0, -40.0]] * asked)), where=TOKENS)
+    asked = probe_query("loopback", ByteTokenizer(), {})
+    body = sent([[-40.0, -40.0]] * len(asked.response_ids)) | {"prompt_token_ids": asked.ids}
+    server.faults.add(faults.Status(200, body=body), where=TOKENS)
     with pytest.raises(InputError, match=r"nats from its own logprobs of the same tokens .*raw_logprobs"):
         async with opened(scorer(server), needing(**needs)):
             pass
+
+
+async def test_the_answer_to_another_request_is_refused(serve: Serve) -> None:
+    """Its rows are as many and as long, and hold nothing but numbers."""
+    server, other = serve(flavor=SCALED_OUT), [*PROMPT[:-1], PROMPT[-1] + 1]
+    async with opened(scorer(server)) as plugin:
+        found: list[Any] = await outcomes(plugin, score_requests(prompt=other))
+        payload = VllmTokens().payload(ScoreQuery("loopback", token_ids(other), token_ids(RESPONSE)))
+        answer = (await plugin._live.client.post_to(server.url, TOKENS, payload)).value
+        server.faults.add(faults.Status(200, body=answer), where=TOKENS)
+        with pytest.raises(AlignmentError, match=r"score of .* read id \d+ as prompt token \d+, \d+ was sent"):
+            await outcomes(plugin, score_requests())
+        (score,) = await outcomes(plugin, score_requests())
+    assert score.logprobs.tolist() != found[0].logprobs.tolist()
 
 
 async def test_scores_of_given_ids_are_kept_by_their_ids(serve: Serve, tmp_path: Any) -> None:

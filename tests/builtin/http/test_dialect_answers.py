@@ -1,6 +1,7 @@
 """How each dialect reads answers that the loopback server does not give: ids and logprobs prove each other."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,34 @@ def test_candidates_are_looked_up_by_id_in_any_order() -> None:
 def test_entries_that_do_not_fit_are_refused(entries: Any, message: str) -> None:
     with pytest.raises(AlignmentError, match=message):
         PromptLogprobs().parse(told(*entries), ASKED)
+
+
+def test_scores_behind_another_prompt_are_refused() -> None:
+    """As of an answer to another request with the same response, which an end of turn alone often is."""
+    other = ScoreQuery("m", token_ids([1, 7]), token_ids([3, 4]))
+    with pytest.raises(AlignmentError, match="the server read id 2 as prompt token 1, 7 was sent"):
+        PromptLogprobs().parse(told({3: -1.0}, {4: -1.0}), other)
+    by_id = echoed([f"token_id:{index}" for index in (1, 2, 3, 4)])
+    for answer in (by_id, echoed(["a", "b", "c", "d"], prompt_token_ids=[1, 2, 3, 4])):
+        with pytest.raises(AlignmentError, match="the server read id 2 as prompt token 1, 7 was sent"):
+            Echo().parse(answer, other)
+    cut: Any = {"meta_info": {"prompt_tokens": 4, "input_token_logprobs": [[-1.0, 3, None], [-2.0, 4, None]]}}
+    assert SGLang().parse(cut, other).ids.tolist() == [3, 4]  # it does not say which ids it read
+    with pytest.raises(AlignmentError, match="the server read 4 prompt tokens, 5 were sent"):
+        SGLang().parse(cut, replace(other, prompt_ids=token_ids([1, 2, 7])))
+
+
+def test_scores_by_another_model_are_refused() -> None:
+    """As of a gateway that falls back to one; another name of the same model is the same model."""
+    echo = echoed([f"token_id:{index}" for index in (1, 2, 3, 4)])
+    question = ScoreQuery("m", token_ids([1, 2]), token_ids([3, 4]))
+    dialects: list[tuple[Dialect, Any]] = [(PromptLogprobs(), told({3: -1.0}, {4: -1.0})), (Echo(), echo)]
+    for dialect, answer in dialects:
+        for named in ("m", None):
+            assert dialect.parse(answer | {"model": named}, question).ids.tolist() == [3, 4]
+        with pytest.raises(AlignmentError, match="the response is of model 'other', not of 'm'"):
+            dialect.parse(answer | {"model": "other"}, question)
+        assert dialect.parse(answer | {"model": "other"}, replace(question, aliases=frozenset({"other"})))
 
 
 @pytest.mark.parametrize(

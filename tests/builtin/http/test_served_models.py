@@ -8,7 +8,7 @@ from loopback.openai.wire import GENERATE, Serve
 
 from builtin.http.checks import checked
 from builtin.http.serving import bodies, opened, outcomes, score_requests, scorer, truth
-from distillkit.errors import InputError
+from distillkit.errors import AlignmentError, InputError
 from distillkit.testing import make_request
 from distillkit_loopback.openai import faults
 from distillkit_loopback.openai.categorical import CategoricalModel
@@ -61,6 +61,21 @@ def test_an_adapter_on_sglang_is_not_asked_for_at_an_endpoint_that_takes_any_nam
     with pytest.raises(InputError, match=r"mine is an adapter at .* under any name; set dialect: sglang"):
         checked(scorer(server, model="mine", dialect="echo"))
     assert checked(scorer(server, model="base", dialect="echo")) == (f"teacher 'teacher': base at {server.url}",)
+
+
+async def test_a_base_model_may_answer_under_its_other_names(serve: Serve) -> None:
+    """VLLM answers under the first of `--served-model-name`, whichever it is asked for."""
+    server = serve(name="short")
+    names = [{"id": "long", "root": "/m"}, {"id": "short", "root": "/m"}, {"id": "x", "root": "/x"}]
+    adapter = {"id": "lora", "root": "/m", "parent": "long"}
+    server.faults.add(faults.Status(200, body={"data": [*names, adapter]}), where="/v1/models")
+    async with opened(scorer(server, model="short")) as plugin:
+        (score,) = await outcomes(plugin, score_requests())
+        assert plugin._live.aliases == {"long"}
+        server.faults.add(faults.Status(200, body={"model": "x", "choices": []}), where="/v1/completions")
+        with pytest.raises(AlignmentError, match="the response is of model 'x', not of 'short'"):
+            await outcomes(plugin, score_requests())
+    np.testing.assert_array_equal(score.logprobs, truth())
 
 
 @pytest.mark.parametrize("body", [{"data": [{"name": "x"}]}, ["x"], {"detail": "welcome"}])

@@ -189,6 +189,7 @@ def answer(server: Any, meta: dict[str, Any], ids: Sequence[int] = (5, 6)) -> No
         ({"output_token_logprobs": None}, (5, 6), "holds no output_token_logprobs"),
         ({"weight_version": None}, (5, 6), "names no weight_version; use SGLang 0.5.23 or newer"),
         ({"weight_versions": [{"version": "default", "start": 0, "end": 1}]}, (5, 6), "whose 1 of 2 tokens are"),
+        ({"prompt_tokens": 1, "weight_version": "default"}, (5, 6), r"the server read 1 prompt tokens, \d+ were sent"),
     ],
 )
 async def test_what_is_no_whole_answer_ends_the_run(

@@ -35,7 +35,7 @@ class ScoreQuery:
     """One prompt [P] and the response [R] behind it whose tokens are to be scored."""
 
     model: str
-    """The model's name at the server."""
+    """The model's name at the server, which its answers must name."""
     prompt_ids: IntArray
     response_ids: IntArray
     topk: int = 0
@@ -48,6 +48,8 @@ class ScoreQuery:
     """Whether `model` is an adapter, for servers that are told so."""
     cache_salt: str | None = None
     """Of a prompt's prefixes a server that reads its cache uses only what has the same salt."""
+    aliases: frozenset[str] = frozenset()
+    """Other names of the same model at the server: vLLM answers under the first of `--served-model-name`."""
 
     @property
     def ids(self) -> list[int]:
@@ -127,6 +129,28 @@ def require_length(values: Sequence[object], expected: int, what: str) -> None:
     """Raise AlignmentError unless there are `expected` values; `what` is what they are."""
     if len(values) != expected:
         raise AlignmentError(f"the response holds {len(values)} {what} where {expected} were expected")
+
+
+def require_model(named: str | None, query: ScoreQuery) -> None:
+    """Raise AlignmentError for the answer of another model, as a gateway gives that falls back to one.
+
+    A server that names none is taken at its word.
+    """
+    if named is not None and named != query.model and named not in query.aliases:
+        raise AlignmentError(f"the response is of model {shortened(repr(named), 200)}, not of {query.model!r}")
+
+
+def require_prompt(read: Sequence[int], query: ScoreQuery) -> None:
+    """Raise AlignmentError unless the ids that a server read begin with the query's prompt: else it scored another."""
+    for at, sent in enumerate(query.prompt_ids.tolist()):
+        if read[at] != sent:
+            raise AlignmentError(f"the server read id {read[at]} as prompt token {at}, {sent} was sent")
+
+
+def require_prompt_length(read: int | None, sent: int) -> None:
+    """Raise AlignmentError for a prompt that was cut, or another one; None: the server does not say its length."""
+    if read is not None and read != sent:
+        raise AlignmentError(f"the server read {read} prompt tokens, {sent} were sent")
 
 
 def require_possible(logprobs: npt.NDArray[np.floating]) -> None:

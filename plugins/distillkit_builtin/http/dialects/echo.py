@@ -15,6 +15,8 @@ from distillkit_builtin.http.dialects.dialect import (
     TokenLogprobs,
     UnprovedError,
     require_length,
+    require_model,
+    require_prompt,
     validated,
 )
 from distillkit_builtin.remote.candidates import Candidates, TopK
@@ -37,6 +39,7 @@ class _Choice(BaseModel):
 
 
 class _Response(BaseModel):
+    model: str | None = None
     choices: list[_Choice]
 
 
@@ -72,7 +75,9 @@ class Echo:
 
     def parse(self, body: JsonValue, query: ScoreQuery) -> TokenLogprobs:
         """The ids and logprobs of the response's tokens, whose entries follow the prompt's."""
-        choices = validated(_RESPONSE, body, "the response").choices
+        response = validated(_RESPONSE, body, "the response")
+        require_model(response.model, query)
+        choices = response.choices
         require_length(choices, 1, "choices")
         found = choices[0].logprobs
         total, start = len(query.prompt_ids) + len(query.response_ids), len(query.prompt_ids)
@@ -81,6 +86,7 @@ class Echo:
         require_length(found.tokens, len(found.token_logprobs), "tokens")
         ids = _ids(found.tokens, choices[0].prompt_token_ids)[:total]
         require_length(ids, total, "token ids")
+        require_prompt(ids, query)
         logprobs = [_known(value, at) for at, value in enumerate(found.token_logprobs[start:total])]
         return TokenLogprobs.of(ids[start:], logprobs, _topk(found.top_logprobs, start, query))
 

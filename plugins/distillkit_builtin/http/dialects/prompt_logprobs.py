@@ -17,6 +17,7 @@ from distillkit_builtin.http.dialects.dialect import (
     TokenLogprobs,
     UnprovedError,
     require_length,
+    require_model,
     validated,
 )
 from distillkit_builtin.remote.candidates import Candidates
@@ -30,6 +31,14 @@ class _Entry(BaseModel):
     rank: int | None = None
 
 
+class _Answer(BaseModel):
+    """What is looked at before the rest is read."""
+
+    model: str | None = None
+    choices: object = None
+
+
+_ANSWER = TypeAdapter(_Answer)
 _ENTRIES = TypeAdapter(list[dict[TokenKey, _Entry]])
 
 
@@ -59,10 +68,11 @@ class PromptLogprobs:
         }
 
     def parse(self, body: JsonValue, query: ScoreQuery) -> TokenLogprobs:
-        """The ids and logprobs of the response's tokens, each looked up by its id."""
-        entries = _prompt_logprobs(body)
+        """The ids and logprobs of the response's tokens, each looked up by its id; the prompt's must be its own."""
+        entries = _prompt_logprobs(body, query)
         sampled_ids = query.response_ids.tolist()
         require_length(entries, len(query.prompt_ids) + len(sampled_ids), "prompt_logprobs")
+        _require_prompt(entries, query)
         tail = validated(_ENTRIES, entries[len(query.prompt_ids) :], "prompt_logprobs")
         found = Candidates.of(
             [len(entry) for entry in tail],
@@ -73,8 +83,10 @@ class PromptLogprobs:
         return TokenLogprobs.of(sampled_ids, logprobs, found.best(query.topk) if query.topk else None)
 
 
-def _prompt_logprobs(body: JsonValue) -> list[JsonValue]:
-    choices = body.get("choices") if isinstance(body, dict) else None
+def _prompt_logprobs(body: JsonValue, query: ScoreQuery) -> list[JsonValue]:
+    answer = validated(_ANSWER, body, "the response")
+    require_model(answer.model, query)
+    choices = answer.choices
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
         raise AlignmentError("the response holds no single choice")
     entries = choices[0].get("prompt_logprobs")
@@ -83,6 +95,18 @@ def _prompt_logprobs(body: JsonValue) -> list[JsonValue]:
     if not isinstance(entries, list):
         raise AlignmentError(f"prompt_logprobs is no list but {type(entries).__name__}")
     return entries
+
+
+def _require_prompt(entries: list[JsonValue], query: ScoreQuery) -> None:
+    """Raise AlignmentError where another prompt was read; nothing stands before its first token, whose entry is null.
+
+    Only keys are looked at: of a long prompt, to read all logprobs would take longer than the response's.
+    """
+    for at, sent in enumerate(query.prompt_ids.tolist()[1:], 1):
+        entry = entries[at]
+        if not isinstance(entry, dict) or str(sent) not in entry:
+            named = shortened(" or ".join(entry), 100) if isinstance(entry, dict) else ""
+            raise AlignmentError(f"the server read id {named or 'nothing'} as prompt token {at}, {sent} was sent")
 
 
 def _of_sampled(found: Candidates, query: ScoreQuery) -> npt.NDArray[np.float64]:

@@ -14,6 +14,7 @@ from distillkit_builtin.http.dialects.dialect import (
     TokenId,
     TokenLogprobs,
     UnprovedError,
+    require_prompt_length,
     validated,
 )
 from distillkit_builtin.remote.candidates import Candidates, TopK
@@ -28,6 +29,8 @@ class _Meta(BaseModel):
     input_token_logprobs: list[Triple] | None = None
     input_top_logprobs: list[list[Triple] | None] | None = None
     input_token_ids_logprobs: list[list[Triple] | None] | None = None
+    prompt_tokens: int | None = None
+    """How many ids it read: fewer than were sent with `--allow-auto-truncate`."""
 
 
 class _Response(BaseModel):
@@ -67,6 +70,7 @@ class SGLang:
     def parse(self, body: JsonValue, query: ScoreQuery) -> TokenLogprobs:
         """The ids and logprobs of the last R entries; some versions put one for the prompt's last token before them."""
         meta = validated(_RESPONSE, body, "the response").meta_info
+        require_prompt_length(meta.prompt_tokens, len(query.ids))
         if meta.input_token_logprobs is None:
             raise UnprovedError("the server gives no input_token_logprobs")
         tail = [*_last(meta.input_token_logprobs, len(query.response_ids), "input_token_logprobs")]

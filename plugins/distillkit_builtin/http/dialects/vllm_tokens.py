@@ -9,15 +9,19 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, JsonValue, TypeAdapter
 
-from distillkit.arrays import LOGPROB_ROUNDING
+from distillkit.arrays import LOGPROB_ROUNDING, token_ids
 from distillkit.errors import AlignmentError
 from distillkit.files.strict_json import shortened
 from distillkit.token_arrays import NO_ID
 from distillkit_builtin.http.dialects.dialect import (
     ScoreQuery,
+    TokenId,
     TokenLogprobs,
     UnprovedError,
+    require_length,
+    require_model,
     require_possible,
+    require_prompt,
     validated,
 )
 from distillkit_builtin.remote.token_fields import TOKENS, TOKENS_BODY
@@ -29,6 +33,8 @@ UNREADABLE = (ValueError, TypeError, SyntaxError, RecursionError, MemoryError)
 
 
 class _Response(BaseModel):
+    model: str | None = None
+    prompt_token_ids: list[TokenId] | None = None
     prompt_token_id_logprobs: str | None = None
 
 
@@ -39,7 +45,8 @@ _RESPONSE = TypeAdapter(_Response)
 class VllmTokens:
     """`POST /inference/v1/generate` with `prompt_logprob_token_ids`, which vLLM 0.32 has with `--enable-scale-out`.
 
-    The head is computed for the response's rows alone, and the answer holds 4 bytes a number and nothing of the prompt.
+    The head is computed for the response's rows alone, and the answer holds 4 bytes a number, and of the prompt its
+    ids alone: without them, a row of another request with as many rows would be taken for this one's.
     The prefix cache is not read: a row that it covers is not computed, and the answer then has no scores at all.
 
     Row i of the answer is of the position before the response's token i, its columns are of the ids that were asked for
@@ -56,6 +63,7 @@ class VllmTokens:
             **TOKENS_BODY,
             "model": query.model,
             "token_ids": list(query.ids),
+            "return_token_ids": True,
             "sampling_params": {
                 **TOKENS,
                 "max_tokens": 1,  # behind what is scored, and ignored
@@ -66,10 +74,16 @@ class VllmTokens:
         }
 
     def parse(self, body: JsonValue, query: ScoreQuery) -> TokenLogprobs:
-        """The logprobs of the sampled ids, and of `at_ids`; the ids are those of the question."""
-        encoded = validated(_RESPONSE, body, "the response").prompt_token_id_logprobs
+        """The logprobs of the sampled ids, and of `at_ids`; the ids are those that the server says it read."""
+        response = validated(_RESPONSE, body, "the response")
+        require_model(response.model, query)
+        encoded, read = response.prompt_token_id_logprobs, response.prompt_token_ids
         if encoded is None:
             raise UnprovedError("the server ignores prompt_logprob_token_ids")
+        if read is None:
+            raise UnprovedError("the server ignores return_token_ids")
+        require_length(read, len(query.ids), "prompt_token_ids")
+        require_prompt(read, query)
         asked = _asked(query)
         found = _array(encoded, asked.shape)
         wrong = (asked != NO_ID) & ~(found <= LOGPROB_ROUNDING)  # NaN is not either
@@ -78,7 +92,7 @@ class VllmTokens:
         require_possible(found[:, 0])
         values = np.where(asked == NO_ID, np.float32(-np.inf), found)
         at_logprobs = None if query.at_ids is None else values[:, 1:]
-        return TokenLogprobs(query.response_ids, values[:, 0], at_logprobs=at_logprobs)
+        return TokenLogprobs(token_ids(read[len(query.prompt_ids) :]), values[:, 0], at_logprobs=at_logprobs)
 
 
 def _asked(query: ScoreQuery) -> npt.NDArray[np.int64]:
