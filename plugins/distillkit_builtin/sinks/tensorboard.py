@@ -65,7 +65,7 @@ class TensorboardSink(Tracker):
         self._text("config", f"```json\n{json.dumps(config, indent=2, ensure_ascii=False)}\n```", first_step - 1)
 
     def log(self, metrics: dict[str, float], step: int) -> None:
-        """Write a value a metric, at the time that the step was done: values have 24 bits, too few for a time of day."""
+        """Write a value a metric, at the time that the step was done, for which a value's 24 bits are too few."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items() if name != DONE_AT]
