@@ -30,6 +30,7 @@ from distillkit.preflight.row_warnings import row_warnings
 from distillkit.preflight.run_rows import MeasuredRows, RunRows, read_rows
 from distillkit.preflight.sampling_warnings import sampling_warnings
 from distillkit.preflight.turn_ends import resolve_ends
+from distillkit.preflight.unopened_turns import unopened_turns
 from distillkit.ranks import ONLY, Rank
 from distillkit.registry import Registry
 from distillkit.roles.attribution import attribute_to
@@ -217,6 +218,7 @@ def _notes(
 
 def _warnings(config: RunConfig, renderer: Renderer, pipeline: RowPipeline, sampling: SamplingParams) -> Iterator[str]:
     """What is likely not meant so of teachers, steps and sampling."""
+    yield from unopened_turns(renderer)
     yield from other_prompts(renderer)
     yield from unread_by_teachers(config, renderer)
     for teacher in pipeline.routed_to:

@@ -15,6 +15,7 @@ from distillkit.preflight.compatibility import RunPlugins
 from distillkit.preflight.prepared_run import PreparedRun
 from distillkit.roles.plugin import Plugin
 from distillkit.roles.returned import returned
+from distillkit.run_directory.plugin_code import plugin_code
 from distillkit.run_directory.settings import at_default, settings_of
 from distillkit.tokenizer import tokenizer_fingerprint
 from distillkit.types import Message, Messages
@@ -22,7 +23,7 @@ from distillkit.types import Message, Messages
 HELD_OUT = "the held-out rows"
 """May change, and the user reads then that numbers from before and after are of different rows."""
 CODE = "the code of "
-"""A script's: may change, since who mends a plugin that failed goes on with it, and the user reads it then."""
+"""Of a script or a package: may change, since who mends a plugin that failed goes on with it, and the user reads it."""
 AT_DEFAULT = "options at their defaults"
 """Not compared: it says which options a version that does not know them can do without."""
 PLACE = re.compile(r"(?P<user>student|teachers\.\d+)\.(?P<option>model|adapter|tokenizer_model|route_value)")
@@ -52,7 +53,7 @@ def identity_of(prepared: PreparedRun) -> dict[str, JsonValue]:
         **{f"the tokenizer or chat template of {who}": _tokens(side) for who, side in sides.items()},
         "the ids that end a completion": [*sorted(prepared.ending_ids)],
         **dict(_fingerprints(prepared.plugins)),
-        **dict(_scripts(prepared)),
+        **dict(_code(prepared)),
         AT_DEFAULT: [*at_default(prepared.config)],
     }
 
@@ -102,7 +103,7 @@ def changes(then: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> Iter
 
 
 def other_code(then: Mapping[str, JsonValue], now: Mapping[str, JsonValue]) -> list[str]:
-    """The scripts whose code is not what it was, by name."""
+    """The scripts and packages whose code is not what it was, by name."""
     return [
         name.removeprefix(CODE) for name in then if name.startswith(CODE) and now.get(name, then[name]) != then[name]
     ]
@@ -161,12 +162,10 @@ def _fingerprints(plugins: RunPlugins) -> Iterator[tuple[str, str]]:
         yield from ((f"the {what} of {names.get(key, key)}", value) for what, value in known.items())
 
 
-def _scripts(prepared: PreparedRun) -> Iterator[tuple[str, str]]:
-    """The code of the scripts that the run's plugins come from."""
-    for _, plugin in _counting(prepared.plugins):
-        script = prepared.registry.script_of(plugin)
-        if script is not None:
-            yield f"{CODE}{script.name}", _digest(script)
+def _code(prepared: PreparedRun) -> Iterator[tuple[str, str]]:
+    """The code of the scripts and packages that the run's plugins come from."""
+    plugins = (plugin for _, plugin in _counting(prepared.plugins))
+    yield from ((f"{CODE}{name}", digest) for name, digest in plugin_code(prepared.registry, plugins))
 
 
 def _counting(plugins: RunPlugins) -> Iterator[tuple[str, Plugin]]:
@@ -187,11 +186,6 @@ def _tokens(side: PromptSide) -> str:
         except InputError:  # a template that refuses these turns, in words that name where it lies
             rendered.append([])
     return hashlib.sha256(json.dumps([tokenizer_fingerprint(side.tokenizer), rendered]).encode()).hexdigest()[:16]
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _is_digest(value: JsonValue) -> bool:

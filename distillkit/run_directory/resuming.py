@@ -59,8 +59,8 @@ def checkpoint_to_resume(
     if forced and state.in_flight:
         warn(dropped(state.in_flight, "they are those of the run as it was"))
         state = replace(state, in_flight=())
-    for script in other_code(state.identity, identity):
-        warn(f"{script} is not what it was when {path} was written: steps from here on are computed by other code")
+    for code in other_code(state.identity, identity):
+        warn(f"{code} is not what it was when {path} was written: steps from here on are computed by other code")
     if other_held_out(state.identity, identity):
         warn(
             f"the held-out rows are others than before: evaluations after step {state.step} cannot be compared with "

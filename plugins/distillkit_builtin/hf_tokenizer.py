@@ -15,7 +15,7 @@ from distillkit_builtin.file_errors import unavailable
 from distillkit_builtin.hub import hub_options
 from distillkit_builtin.model_source import resolve_model, tokenizer_source
 from distillkit_builtin.template_date import dated, writes_date
-from distillkit_builtin.template_variables import template_variables
+from distillkit_builtin.template_variables import require_usable, said, template_errors, template_variables
 from distillkit_builtin.tool_arguments import Turns, has_calls, with_json_arguments
 from distillkit_builtin.turn_end import eos_ids_in, template_end
 
@@ -78,6 +78,7 @@ class HFTokenizer:
                 f"the tokenizer of {source!r} has no chat template, so messages cannot be rendered; choose an instruct "
                 "model, or a local copy whose tokenizer has `chat_template` set"
             )
+        require_usable(source, templates_of(tokenizer))
         return cls(tokenizer, source, eos_ids=eos_ids_in(resolve_model(model or source).base), today=today)
 
     @property
@@ -126,8 +127,6 @@ class HFTokenizer:
         self, read: Callable[[Any], T], chat: Turns | list[Turns], options: Mapping[str, JsonValue]
     ) -> T | RowError:
         """What the chat template makes of messages: ids or a text, and of many chats as many."""
-        from jinja2 import TemplateError
-
         conversation: Any = chat
         template_options: dict[str, Any] = dict(options)
         if self.writes_date:
@@ -136,8 +135,8 @@ class HFTokenizer:
             made: Any = self.inner.apply_chat_template(
                 conversation, add_generation_prompt=True, return_dict=False, **template_options
             )
-        except (TemplateError, TypeError, ValueError) as error:  # templates compute with what rows and options hold
-            problem = RowError("messages", f"the chat template of {self.source!r} refuses them: {error}")
+        except template_errors() as error:  # templates compute with what rows and options hold
+            problem = RowError("messages", f"the chat template of {self.source!r} refuses them: {said(error)}")
             problem.__cause__ = error
             return problem
         return read(made)
@@ -158,10 +157,8 @@ class HFTokenizer:
 
     def template_variables(self) -> frozenset[str] | None:
         """The names that the chat template reads; None where the tokenizer writes prompts in a way of its own."""
-        template = self.inner.chat_template
-        if not template or self._backend is None:
-            return None
-        return template_variables(tuple(template.values()) if isinstance(template, dict) else (template,))
+        templates = templates_of(self.inner)
+        return template_variables(templates) if templates and self._backend is not None else None
 
     def _require_for_template(self, options: Mapping[str, object]) -> None:
         wrong = [name for name in options if name in self._taken]
@@ -201,6 +198,12 @@ class HFTokenizer:
         """By the chat template with these options, and by the model's configs. Raises InputError as `render` does."""
         self._require_for_template(options)
         return TurnEnds(template_end(self.inner, options, self.eos_ids), self.eos_ids)
+
+
+def templates_of(tokenizer: "PreTrainedTokenizerBase") -> tuple[str, ...]:
+    """Its chat templates: some have one of their own for tools."""
+    template = tokenizer.chat_template
+    return tuple(template.values()) if isinstance(template, dict) else (template,) if template else ()
 
 
 def backend_of(tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer | None":

@@ -9,6 +9,7 @@ from pydantic import JsonValue
 
 from distillkit.errors import InputError
 from distillkit_builtin.hub import hub_options
+from distillkit_builtin.template_variables import template_errors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -44,12 +45,10 @@ def _rendered(
     tokenizer: "PreTrainedTokenizerBase", chat: list[dict[str, str]], options: Mapping[str, JsonValue]
 ) -> str:
     """The chat's text; empty where the template refuses it."""
-    from jinja2 import TemplateError
-
     template_options: dict[str, Any] = dict(options)
     try:
         return str(tokenizer.apply_chat_template(chat, add_generation_prompt=False, tokenize=False, **template_options))
-    except (TemplateError, TypeError, ValueError):
+    except template_errors():
         return ""
 
 

@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -6,6 +7,7 @@ from transformers import PreTrainedTokenizerFast
 from distillkit.errors import InputError, RowError
 from distillkit.types import Message
 from distillkit_builtin.hf_tokenizer import HFTokenizer
+from tests.helpers.tiny_models import write_tokenizer
 
 ASK = [Message("user", "Why?")]
 
@@ -28,16 +30,42 @@ def test_options_of_the_template_reach_it(tokenizer: HFTokenizer) -> None:
     assert tokenizer.decode(tokenizer.render(ASK, {"enable_thinking": False})).endswith("<think></think>")
 
 
+REFUSALS = {
+    "{{ messages[0].content + 1 }}": "can only concatenate str",
+    "{{ raise_exception('no system role') }}": "no system role",
+    "{{ 1 / 0 }}": "ZeroDivisionError: division by zero",
+    "{{ range(0, 1000000) }}": "OverflowError: Range too big",
+    "{{ '{city}'.format(1) }}": "KeyError: 'city'",
+    "{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}": "RecursionError: ",
+}
+
+
 def test_what_a_template_cannot_compute_with_names_the_messages(tokenizer: HFTokenizer) -> None:
     strict = HFTokenizer(tokenizer.inner, "org/strict")
     before = strict.inner.chat_template
     try:
-        for template in ("{{ messages[0].content + 1 }}", "{{ raise_exception('no system role') }}"):
+        for template, reason in REFUSALS.items():
             strict.inner.chat_template = template
-            with pytest.raises(RowError, match="messages: the chat template of 'org/strict' refuses them: "):
+            with pytest.raises(RowError, match=f"messages: the chat template of 'org/strict' refuses them: {reason}"):
                 strict.render(ASK, {})
+            assert strict.turn_ends({}).template is None
     finally:
         strict.inner.chat_template = before
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{{ bos_token }}\n{% if %}", "cannot be read by Jinja: line 2: Expected an expression"),
+        ("{{ ['Hello', 'Hi'] | random }} {{ messages[0].content }}", "has Jinja's filter `random`, and would write an"),
+    ],
+)
+def test_a_template_that_cannot_be_used_is_refused_when_it_is_loaded(
+    tmp_path: Path, template: str, reason: str
+) -> None:
+    write_tokenizer(tmp_path, template=template)
+    with pytest.raises(InputError, match=f"the chat template of .* {reason}"):
+        HFTokenizer.load(str(tmp_path))
 
 
 CHATS = [

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 FOLDER = "tensorboard"
+DONE_AT = "time/unix"
 
 
 class TensorboardSink(Tracker):
@@ -64,11 +65,11 @@ class TensorboardSink(Tracker):
         self._text("config", f"```json\n{json.dumps(config, indent=2, ensure_ascii=False)}\n```", first_step - 1)
 
     def log(self, metrics: dict[str, float], step: int) -> None:
-        """Write a value a metric."""
+        """Write a value a metric, at the time that the step was done, for which a value's 24 bits are too few."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()]
-        self._write(Summary(value=values), step)
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in metrics.items() if name != DONE_AT]
+        self._write(Summary(value=values), step, metrics.get(DONE_AT))
 
     def show(self, samples: Sequence[Sample], step: int) -> None:
         """Write a table as text."""
@@ -98,11 +99,12 @@ class TensorboardSink(Tracker):
 
         self._write(text_pb(tag, markdown), step)
 
-    def _write(self, summary: "Summary", step: int) -> None:
+    def _write(self, summary: "Summary", step: int, moment: float | None = None) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
 
         if self._writer is not None:
-            self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
+            wall_time = time.time() if moment is None else moment
+            self._writer.add_event(Event(wall_time=wall_time, step=step, summary=summary))
             self._writer.flush()
 
 

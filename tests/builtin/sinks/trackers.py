@@ -31,6 +31,8 @@ def at_tensorboard(run_dir: Path) -> Kept:
     for name in reader.Tags()["scalars"]:
         for each in reader.Scalars(name):
             values.setdefault(each.step, {}).setdefault(name, []).append(each.value)
+    for each in reader.Scalars("train/reverse_kl"):
+        values[each.step].setdefault("time/unix", []).append(each.wall_time)
     text = {
         name: [each.tensor_proto.string_val[0].decode() for each in reader.Tensors(name)]
         for name in reader.Tags()["tensors"]
