@@ -1,5 +1,7 @@
 """What the tests of the loopback server, of scorer `http` and of sampler `vllm` share."""
 
+import base64
+import io
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -84,3 +86,10 @@ def truth(ids: Sequence[int] = RESPONSE, prompt: Sequence[int] = PROMPT, model: 
 
 def bodies(server: LoopbackServer, path: str = COMPLETIONS) -> list[dict[str, Any]]:
     return [request.body for request in server.traffic.requests(path) if isinstance(request.body, dict)]
+
+
+def token_answer(values: Any, dtype: Any = np.float32) -> dict[str, Any]:
+    """The answer of vLLM's token interface: an array, and the ids of prompt and response that were read."""
+    file = io.BytesIO()
+    np.save(file, np.array(values, dtype))
+    return {"prompt_token_id_logprobs": base64.b64encode(file.getvalue()).decode(), "prompt_token_ids": [1, 2, 3, 4]}

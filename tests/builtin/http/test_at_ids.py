@@ -1,21 +1,27 @@
-"""Logprobs of given ids: vLLM's token interface, what it is asked, and what is no answer of it."""
+"""Logprobs of given ids, by vLLM's token interface."""
 
-import base64
-import io
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from loopback.openai.wire import COMPLETIONS, PROMPT, Serve
 
-from builtin.http.serving import RESPONSE, bodies, needing, opened, outcomes, score_requests, scorer, table_at, truth
+from builtin.http.serving import (
+    RESPONSE,
+    bodies,
+    needing,
+    opened,
+    outcomes,
+    score_requests,
+    scorer,
+    table_at,
+    token_answer,
+    truth,
+)
 from distillkit.arrays import token_ids
 from distillkit.errors import AlignmentError, InputError
 from distillkit.testing import ByteTokenizer, check_plugin, make_context
-from distillkit_builtin.http.dialects.dialect import ScoreQuery, parse_scores
-from distillkit_builtin.http.dialects.prompt_logprobs import PromptLogprobs
+from distillkit_builtin.http.dialects.dialect import ScoreQuery
 from distillkit_builtin.http.dialects.vllm_tokens import VllmTokens
 from distillkit_builtin.http.probe import probe_query
 from distillkit_loopback.openai import faults
@@ -148,68 +154,6 @@ async def test_a_run_of_top_k_alone_does_not_ask_for_it(serve: Serve) -> None:
     assert TOKENS not in server.traffic.counts
 
 
-def sent(values: Any, dtype: Any = np.float32) -> dict[str, Any]:
-    file = io.BytesIO()
-    np.save(file, np.array(values, dtype))
-    return {"prompt_token_id_logprobs": base64.b64encode(file.getvalue()).decode(), "prompt_token_ids": [1, 2, 3, 4]}
-
-
-ASKED = ScoreQuery("m", token_ids([1, 2]), token_ids([3, 4]), at_ids=np.array([[5, -1], [6, 7]]))
-GOOD = [[-1.0, -2.0, 9.0], [-3.0, -np.inf, -0.5]]
-"""What stands where an id is none does not matter; an id may have no probability."""
-
-
-def test_rows_are_read_by_column_in_the_order_that_was_asked_for() -> None:
-    assert VllmTokens().payload(ASKED)["sampling_params"]["prompt_logprob_token_ids"] == [[3, 5, -1], [4, 6, 7]]  # type: ignore[index,call-overload]
-    for body in (sent(GOOD), sent(np.asfortranarray(GOOD))):
-        scored = VllmTokens().parse(body, ASKED)
-        assert scored.logprobs.tolist() == [-1.0, -3.0]
-        assert scored.ids.tolist() == [3, 4]
-        assert scored.at_logprobs is not None
-        assert scored.at_logprobs.tolist() == [[-2.0, -np.inf], [-np.inf, -0.5]]
-
-
-@pytest.mark.parametrize(
-    ("body", "message"),
-    [
-        ({}, "ignores prompt_logprob_token_ids"),
-        ({"prompt_token_id_logprobs": None}, "ignores prompt_logprob_token_ids"),
-        (sent(GOOD) | {"prompt_token_id_logprobs": "?"}, "no such array"),
-        (sent(GOOD) | {"prompt_token_id_logprobs": base64.b64encode(b"no array").decode()}, "no such array"),
-        (sent(GOOD) | {"prompt_token_id_logprobs": sent(GOOD)["prompt_token_id_logprobs"][:-8]}, "no such array"),
-        (sent(GOOD[:1]), r"<f4 \(1, 3\), not <f4 \(2, 3\)"),
-        (sent([row[:2] for row in GOOD]), r"\(2, 2\), not <f4 \(2, 3\)"),
-        (sent(GOOD, np.float64), "it is <f8"),
-        (sent([GOOD[0], [-3.0, np.nan, -0.5]]), "the logprob of id 6 at token 1 is nan"),
-        (sent([GOOD[0], [-3.0, -1.0, 0.5]]), "the logprob of id 7 at token 1 is 0.5"),
-        (sent([[-np.inf, -2.0, 0.0], GOOD[1]]), "token 0 is minus infinity"),
-        (sent(GOOD) | {"model": "other"}, "the response is of model 'other', not of 'm'"),
-        (sent(GOOD) | {"prompt_token_ids": None}, "the server ignores return_token_ids"),
-        (sent(GOOD) | {"prompt_token_ids": [1, 2, 3]}, "3 prompt_token_ids where 4 were expected"),
-        (sent(GOOD) | {"prompt_token_ids": [9, 2, 3, 4]}, "the server read id 9 as prompt token 0, 1 was sent"),
-    ],
-)
-def test_what_is_no_array_of_logprobs_is_refused(body: Any, message: str) -> None:
-    with pytest.raises(AlignmentError, match=message):
-        parse_scores(VllmTokens(), body, ASKED, "this")
-
-
-HEADER = base64.b64decode(sent(GOOD)["prompt_token_id_logprobs"])
-
-
-@given(at=st.integers(0, len(HEADER) - 1), bytes_there=st.binary(max_size=3), rest=st.binary(max_size=8))
-def test_any_bytes_are_an_array_of_logprobs_or_refused(at: int, bytes_there: bytes, rest: bytes) -> None:
-    raw = HEADER[:at] + bytes_there + HEADER[at + len(bytes_there) :] + rest
-    body: Any = sent(GOOD) | {"prompt_token_id_logprobs": base64.b64encode(raw).decode()}
-    try:
-        scored = VllmTokens().parse(body, ASKED)
-    except AlignmentError:
-        return
-    assert scored.at_logprobs is not None
-    assert scored.at_logprobs.shape == (2, 2)
-    assert (scored.at_logprobs <= 0.01).all()
-
-
 @pytest.mark.parametrize("needs", [{}, {"at_ids": 1}], ids=["sampled", "given ids"])
 async def test_an_array_of_something_else_than_logprobs_is_found_out_at_open(
     serve: Serve, needs: dict[str, int]
@@ -217,7 +161,7 @@ async def test_an_array_of_something_else_than_logprobs_is_found_out_at_open(
     """With a logits --logprobs-mode the array holds logits."""
     server = serve(flavor=SCALED_OUT)
     asked = probe_query("loopback", ByteTokenizer(), {})
-    body = sent([[-40.0, -40.0]] * len(asked.response_ids)) | {"prompt_token_ids": asked.ids}
+    body = token_answer([[-40.0, -40.0]] * len(asked.response_ids)) | {"prompt_token_ids": asked.ids}
     server.faults.add(faults.Status(200, body=body), where=TOKENS)
     with pytest.raises(InputError, match=r"nats from its own logprobs of the same tokens .*raw_logprobs"):
         async with opened(scorer(server), needing(**needs)):
@@ -254,11 +198,3 @@ async def test_scores_of_given_ids_are_kept_by_their_ids(serve: Serve, tmp_path:
     np.testing.assert_array_equal(again.arrays["at_logprobs"], first.arrays["at_logprobs"])
     assert again.arrays["at_logprobs"].dtype == np.float32
     np.testing.assert_allclose(changed.arrays["at_logprobs"], table_at(other), atol=1e-6)
-
-
-def test_only_the_prompts_last_token_and_the_response_are_scored() -> None:
-    query = ScoreQuery("m", token_ids(PROMPT), token_ids(RESPONSE))
-    payload: Any = VllmTokens().payload(query)
-    assert payload["sampling_params"]["prompt_logprob_start"] == len(PROMPT) - 1
-    assert payload["sampling_params"]["prompt_logprob_token_ids"] == [[index] for index in RESPONSE]
-    assert payload["token_ids"] == PromptLogprobs().payload(query)["prompt"]
