@@ -2,12 +2,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.tiny_models import write_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from distillkit.errors import InputError, RowError
 from distillkit.types import Message
 from distillkit_builtin.hf_tokenizer import HFTokenizer
-from tests.helpers.tiny_models import write_tokenizer
 
 ASK = [Message("user", "Why?")]
 

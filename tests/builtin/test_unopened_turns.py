@@ -1,12 +1,12 @@
 """A chat template that opens no turn of the assistant's is told of, and no other."""
 
 import pytest
+from helpers.chat_templates import OPEN, TEMPLATES, tokenizer_with
 
 from distillkit.data.render import PromptSide, Renderer
 from distillkit.preflight.unopened_turns import unopened_turns
 from distillkit.testing import ByteTokenizer
 from distillkit.tokenizer import Tokenizer
-from tests.helpers.chat_templates import OPEN, TEMPLATES, tokenizer_with
 
 UNOPENED = TEMPLATES["chatml"].removesuffix(OPEN)
 OPENED_BY_THE_USERS_TURN = (

@@ -176,9 +176,11 @@ def test_generate_shows_both_sides_with_the_seeds_of_the_evaluations(run: Path) 
 
 
 def test_generate_asks_what_is_typed_and_takes_sampling_options(run: Path) -> None:
-    words = ["generate", "runs/fake", "--question", "one?", "--question", "two?", "--json"]
-    one, two = json.loads(done(*words, "sampling.max_completion_tokens=5"))
-    assert (one["question"], two["question"]) == ("one?", "two?")
+    words = ["generate", "runs/fake", "--question", "one?", "--question", "zw\u00f6lf?", "--json"]
+    shown = done(*words, "sampling.max_completion_tokens=5")
+    assert shown.isascii()  # so that it can be read whatever standard output's encoding is
+    one, two = json.loads(shown)
+    assert (one["question"], two["question"]) == ("one?", "zw\u00f6lf?")
     assert one["before"]["text"] != two["before"]["text"]
     assert one["after"] | {"text": ""} == {"text": "", "tokens": 5, "finish_reason": "length"}
 
