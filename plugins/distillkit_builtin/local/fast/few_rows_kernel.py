@@ -26,7 +26,7 @@ def product(x: Tensor, weight: Tensor, tiles: Tiles) -> Tensor:
     whole = tiles.splits == 1
     out = x.new_empty(count, outputs) if whole else x.new_empty(tiles.splits, count, outputs, dtype=torch.float32)
     _product[(outputs // tiles.outputs, tiles.splits)](
-        x, weight, out, count, INPUTS=inputs, OUTPUTS=outputs, SPLITS=tiles.splits, ROWS=_padded(count),
+        x, weight, out, count, INPUTS=inputs, OUTPUTS=outputs, SPLITS=tiles.splits, ROWS=padded_rows(count),
         TILE=tiles.outputs, STEP=tiles.inputs, num_warps=tiles.warps, num_stages=tiles.stages,
     )  # fmt: skip
     return out
@@ -37,13 +37,14 @@ def gated_product(x: Tensor, gate_up: Tensor, tiles: Tiles, activation: str) -> 
     (count, inputs), width = x.shape, len(gate_up) // 2
     out = x.new_empty(count, width)
     _gated_product[(width // tiles.outputs,)](
-        x, gate_up, out, count, INPUTS=inputs, WIDTH=width, ROWS=_padded(count), TILE=tiles.outputs, STEP=tiles.inputs,
-        SILU=activation == "silu", num_warps=tiles.warps, num_stages=tiles.stages,
+        x, gate_up, out, count, INPUTS=inputs, WIDTH=width, ROWS=padded_rows(count), TILE=tiles.outputs,
+        STEP=tiles.inputs, SILU=activation == "silu", num_warps=tiles.warps, num_stages=tiles.stages,
     )  # fmt: skip
     return out
 
 
-def _padded(rows: int) -> int:
+def padded_rows(rows: int) -> int:
+    """How many rows a tile has of which so many are there."""
     return max(MIN_ROWS, int(triton.next_power_of_2(rows)))
 
 
@@ -52,9 +53,20 @@ def _product(
     x, weight, out, count, INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, SPLITS: tl.constexpr, ROWS: tl.constexpr,
     TILE: tl.constexpr, STEP: tl.constexpr,
 ) -> None:  # fmt: skip
-    split, part = tl.program_id(1), INPUTS // SPLITS
+    part_of_product(
+        x, weight, out, count, tl.program_id(0), tl.program_id(1), INPUTS, OUTPUTS, SPLITS, ROWS, TILE, STEP
+    )
+
+
+@triton.jit
+def part_of_product(
+    x, weight, out, count, tile, split, INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, SPLITS: tl.constexpr,
+    ROWS: tl.constexpr, TILE: tl.constexpr, STEP: tl.constexpr,
+) -> None:  # fmt: skip
+    """One tile of outputs, over one of the splits of the inputs, into `out` [splits, n, outputs]."""
+    part: tl.constexpr = INPUTS // SPLITS
     rows, steps = tl.arange(0, ROWS)[:, None], split * part + tl.arange(0, STEP)
-    columns = tl.program_id(0) * TILE + tl.arange(0, TILE)[None, :]
+    columns = tile * TILE + tl.arange(0, TILE)[None, :]
     read, weights = x + rows * INPUTS + steps[None, :], weight + columns * INPUTS + steps[:, None]
     total = tl.zeros([ROWS, TILE], tl.float32)
     for _ in range(0, part, STEP):
@@ -70,8 +82,17 @@ def _gated_product(
     x, gate_up, out, count, INPUTS: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
     STEP: tl.constexpr, SILU: tl.constexpr,
 ) -> None:  # fmt: skip
+    tile_of_gates(x, gate_up, out, count, tl.program_id(0), INPUTS, WIDTH, ROWS, TILE, STEP, SILU)
+
+
+@triton.jit
+def tile_of_gates(
+    x, gate_up, out, count, tile, INPUTS: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
+    STEP: tl.constexpr, SILU: tl.constexpr,
+) -> None:  # fmt: skip
+    """One tile of `out` [n, width]."""
     rows, steps = tl.arange(0, ROWS)[:, None], tl.arange(0, STEP)
-    columns = tl.program_id(0) * TILE + tl.arange(0, TILE)[None, :]
+    columns = tile * TILE + tl.arange(0, TILE)[None, :]
     read, gates = x + rows * INPUTS + steps[None, :], gate_up + columns * INPUTS + steps[:, None]
     ups = gates + WIDTH * INPUTS
     gate, up = tl.zeros([ROWS, TILE], tl.float32), tl.zeros([ROWS, TILE], tl.float32)
