@@ -20,20 +20,33 @@ from torch import Tensor
 from benchmarks.speed.markdown import heading, table
 from benchmarks.speed.products import BYTES_PER_S, COLD_BYTES, SHOWN, Inputs, microseconds, products
 from benchmarks.speed.shapes import SHAPES, ModelShape
-from distillkit_builtin.local.fast.behind_attention import TILES, BehindAttention
+from distillkit_builtin.local.fast.behind_attention import TILES, BehindAttention, LayerTiles
 from distillkit_builtin.local.fast.feed_forward import GatedLayer
 from distillkit_builtin.local.fast.few_rows import Tiles
 from distillkit_builtin.local.fast.projection import Projection
 from distillkit_builtin.local.model.fused_ops import add_and_norm
 
 EPS = 1e-6
-TRIED = tuple(
-    Tiles(32, inputs, splits, stages, warps)
-    for (inputs, stages), splits, warps in itertools.product(
-        ((64, 4), (64, 6), (64, 8), (128, 3), (128, 4), (128, 5)), (2, 4), (4, 8)
+SPLIT = tuple(
+    Tiles(*sizes)
+    for sizes in (
+        (32, 64, 4, 4), (32, 64, 4, 6), (32, 64, 4, 8), (32, 128, 4, 3), (32, 128, 4, 4), (64, 64, 8, 4),
+        (64, 128, 8, 2), (64, 64, 4, 6), (32, 128, 2, 5), (128, 64, 8, 4),
     )
+)  # fmt: skip
+WHOLE = tuple(
+    Tiles(*sizes)
+    for sizes in (
+        (16, 64, 1, 6), (16, 128, 1, 5), (32, 64, 1, 4), (32, 64, 1, 6), (32, 64, 1, 8), (32, 128, 1, 4),
+        (64, 32, 1, 8), (64, 64, 1, 4), (64, 64, 1, 6), (64, 64, 1, 8), (64, 128, 1, 3),
+    )
+)  # fmt: skip
+TRIED = (
+    *(TILES._replace(out=tiles, down=tiles) for tiles in SPLIT),
+    *(TILES._replace(gates=tiles) for tiles in WHOLE),
+    *(TILES._replace(qkv=tiles) for tiles in WHOLE),
 )
-"""What `--sweep` tries."""
+"""What `--sweep` tries: other tiles of one product, or of the two that have as many splits."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +97,7 @@ class Layers:
         residual, read = add_and_norm(residual, feed_forward(read), None, layer.norm_after, *how)
         return residual, Projection(layer.qkv, None)(read)
 
-    def at_once(self, tiles: Tiles, layer: BehindAttention) -> tuple[Tensor, Tensor]:
+    def at_once(self, tiles: LayerTiles, layer: BehindAttention) -> tuple[Tensor, Tensor]:
         """In one kernel."""
         # Triton comes with PyTorch for CUDA alone.
         from distillkit_builtin.local.fast.behind_attention_kernel import behind_attention
@@ -126,11 +139,17 @@ def _rows(shapes: Sequence[str], rows: Sequence[int], *, sweep: bool) -> Iterato
         layers = Layers.of(SHAPES[name].student, count)
         read, usual = layers.bytes / BYTES_PER_S * 1e6, layers.time(layers.in_kernels)
         if sweep:
-            found = sorted((layers.time(partial(layers.at_once, tiles)), tuple(tiles)) for tiles in TRIED)
-            cells = ["; ".join(f"{time:.1f} {tiles}" for time, tiles in found[:SHOWN])]
+            found = sorted((layers.time(partial(layers.at_once, tiles)), tiles) for tiles in TRIED)
+            cells = ["; ".join(f"{time:.1f} {_changed(tiles)}" for time, tiles in found[:SHOWN])]
         else:
             cells = [f"{layers.time(partial(layers.at_once, TILES)):.1f}", f"{layers.apart():.1e}"]
         yield [name, str(count), f"{read:.1f}", f"{usual:.1f}", *cells]
+
+
+def _changed(tiles: LayerTiles) -> str:
+    """Where these differ from those that are taken."""
+    pairs = zip(tiles._fields, tiles, TILES, strict=True)
+    return " ".join(f"{name} {tuple(one)}" for name, one, taken in pairs if one != taken) or "as taken"
 
 
 if __name__ == "__main__":

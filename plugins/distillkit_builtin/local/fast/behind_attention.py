@@ -7,6 +7,7 @@ wait for each other instead; `behind_attention_kernel.py` says how.
 
 import functools
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,7 +17,18 @@ from distillkit_builtin.local.fast.few_rows import MAX_ROWS, Tiles, measured_on
 from distillkit_builtin.local.fast.layer_weights import LayerWeights
 from distillkit_builtin.local.fast.projection import Projection
 
-TILES = Tiles(32, 128, 4, 5)
+
+class LayerTiles(NamedTuple):
+    """Of each of a layer's products."""
+
+    out: Tiles
+    gates: Tiles
+    down: Tiles
+    qkv: Tiles
+
+
+TILES = LayerTiles(Tiles(32, 64, 4, 6), Tiles(32, 64, 1, 6), Tiles(32, 64, 4, 6), Tiles(32, 64, 1, 6))
+"""`out` and `down` have as many splits."""
 PROGRAMS = 128
 """That compute a layer together, one on each multiprocessor. A power of two, so that their counter may run over."""
 LAYER_BYTES = range(2**23, 2**25)
@@ -92,10 +104,9 @@ class BehindAttention:
 
 def _divides(weights: list[Tensor]) -> bool:
     """Whether each product, [out, gates, down and perhaps qkv], is made of whole tiles."""
-    splits = [TILES.splits, 1, TILES.splits, 1]
     return all(
-        len(weight) % (2 * TILES.outputs) == 0 and weight.shape[1] % (TILES.inputs * parts) == 0
-        for weight, parts in zip(weights, splits, strict=False)
+        len(weight) % (tiles.outputs * sides) == 0 and weight.shape[1] % (tiles.inputs * tiles.splits) == 0
+        for weight, tiles, sides in zip(weights, TILES, (1, 2, 1, 1), strict=False)
     )
 
 

@@ -12,8 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from distillkit_builtin.local.fast.behind_attention import PROGRAMS, BehindAttention
-from distillkit_builtin.local.fast.few_rows import Tiles
+from distillkit_builtin.local.fast.behind_attention import PROGRAMS, BehindAttention, LayerTiles
 from distillkit_builtin.local.fast.few_rows_kernel import padded_rows, part_of_product, tile_of_gates
 
 PHASES = 6
@@ -23,7 +22,7 @@ LINE_BYTES = 128
 
 
 def behind_attention(
-    layer: BehindAttention, tiles: Tiles, residual: Tensor, mixed: Tensor, *, at_once: bool = True
+    layer: BehindAttention, tiles: LayerTiles, residual: Tensor, mixed: Tensor, *, at_once: bool = True
 ) -> tuple[Tensor, Tensor]:
     """As `BehindAttention` says; its products are made of whole tiles.
 
@@ -31,7 +30,7 @@ def behind_attention(
     """
     (count, hidden), inputs, width = residual.shape, mixed.shape[1], layer.down.shape[1]
     outputs = 0 if layer.qkv is None else len(layer.qkv)
-    parts = residual.new_empty(tiles.splits, count, hidden, dtype=torch.float32)
+    parts = residual.new_empty(tiles.out.splits, count, hidden, dtype=torch.float32)
     total, read = torch.empty_like(residual), torch.empty_like(residual)
     between, wide = torch.empty_like(residual), residual.new_empty(count, width)
     result = residual.new_empty(count, outputs) if outputs else read
@@ -41,10 +40,10 @@ def behind_attention(
             mixed, residual, layer.out, layer.norm_between, layer.gate_up, layer.down, layer.norm_after,
             layer.out if layer.qkv is None else layer.qkv, parts, between, read, wide, total, result, layer.counter,
             count, layer.eps, INPUTS=inputs, HIDDEN=hidden, WIDTH=width, OUTPUTS=outputs, FIRST=first, END=end,
-            HIDDEN_PADDED=triton.next_power_of_2(hidden), ROWS=padded_rows(count), TILE=tiles.outputs,
-            STEP=tiles.inputs, SPLITS=tiles.splits, SILU=layer.activation == "silu", ABOUT_ONE=layer.about_one,
-            LINE=LINE_BYTES // residual.element_size(), COUNT=PROGRAMS, num_warps=tiles.warps,
-            num_stages=tiles.stages, launch_cooperative_grid=at_once,
+            HIDDEN_PADDED=triton.next_power_of_2(hidden), ROWS=padded_rows(count), OUT=tuple(tiles.out),
+            GATES=tuple(tiles.gates), DOWN=tuple(tiles.down), QKV=tuple(tiles.qkv), SILU=layer.activation == "silu",
+            ABOUT_ONE=layer.about_one, LINE=LINE_BYTES // residual.element_size(), COUNT=PROGRAMS,
+            num_warps=tiles.out.warps, launch_cooperative_grid=at_once,
         )  # fmt: skip
     return total, result
 
@@ -53,12 +52,12 @@ def behind_attention(
 def _behind_attention(
     mixed, residual, out, norm_between, gate_up, down, norm_after, qkv, parts, between, read, wide, total, result,
     counter, count, eps, INPUTS: tl.constexpr, HIDDEN: tl.constexpr, WIDTH: tl.constexpr, OUTPUTS: tl.constexpr,
-    FIRST: tl.constexpr, END: tl.constexpr, HIDDEN_PADDED: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
-    STEP: tl.constexpr, SPLITS: tl.constexpr, SILU: tl.constexpr, ABOUT_ONE: tl.constexpr, LINE: tl.constexpr,
-    COUNT: tl.constexpr,
+    FIRST: tl.constexpr, END: tl.constexpr, HIDDEN_PADDED: tl.constexpr, ROWS: tl.constexpr, OUT: tl.constexpr,
+    GATES: tl.constexpr, DOWN: tl.constexpr, QKV: tl.constexpr, SILU: tl.constexpr, ABOUT_ONE: tl.constexpr,
+    LINE: tl.constexpr, COUNT: tl.constexpr,
 ) -> None:  # fmt: skip
     if FIRST <= 0:
-        _parts(mixed, out, parts, count, INPUTS, HIDDEN, SPLITS, ROWS, TILE, STEP, COUNT)
+        _parts(mixed, out, parts, count, INPUTS, HIDDEN, ROWS, OUT, COUNT)
     target = 0
     if FIRST <= 0 and END > 1:
         _ask_for(gate_up, 2 * WIDTH * HIDDEN, LINE, COUNT)
@@ -66,7 +65,7 @@ def _behind_attention(
         _wait(counter, target)
     if FIRST <= 1 and END > 1:
         _add_and_norm(
-            parts, residual, norm_between, total, between, count, eps, HIDDEN, HIDDEN_PADDED, SPLITS, ABOUT_ONE, COUNT
+            parts, residual, norm_between, total, between, count, eps, HIDDEN, HIDDEN_PADDED, OUT[2], ABOUT_ONE, COUNT
         )
     if FIRST <= 1 and END > 2:
         _ask_for(down, WIDTH * HIDDEN, LINE, COUNT)
@@ -74,15 +73,15 @@ def _behind_attention(
         target += COUNT
         _wait(counter, target)
     if FIRST <= 2 and END > 2:
-        for tile in range(tl.program_id(0), WIDTH // TILE, COUNT):
-            tile_of_gates(between, gate_up, wide, count, tile, HIDDEN, WIDTH, ROWS, TILE, STEP, SILU)
+        for tile in range(tl.program_id(0), WIDTH // GATES[0], COUNT):
+            tile_of_gates(between, gate_up, wide, count, tile, HIDDEN, WIDTH, ROWS, GATES[0], GATES[1], GATES[3], SILU)
     if FIRST <= 2 and END > 3:
         _ask_for(qkv, OUTPUTS * HIDDEN, LINE, COUNT)
         _arrived(counter, COUNT)
         target += COUNT
         _wait(counter, target)
     if FIRST <= 3 and END > 3:
-        _parts(wide, down, parts, count, WIDTH, HIDDEN, SPLITS, ROWS, TILE, STEP, COUNT)
+        _parts(wide, down, parts, count, WIDTH, HIDDEN, ROWS, DOWN, COUNT)
     if FIRST <= 3 and END > 4:
         _arrived(counter, COUNT)
         target += COUNT
@@ -90,26 +89,26 @@ def _behind_attention(
     if FIRST <= 4 and END > 4:
         # A row's hidden states are written and read by one program alone.
         _add_and_norm(
-            parts, total, norm_after, total, read, count, eps, HIDDEN, HIDDEN_PADDED, SPLITS, ABOUT_ONE, COUNT
+            parts, total, norm_after, total, read, count, eps, HIDDEN, HIDDEN_PADDED, OUT[2], ABOUT_ONE, COUNT
         )
     if FIRST <= 4 and END > 5:
         _arrived(counter, COUNT)
         target += COUNT
         _wait(counter, target)
     if FIRST <= 5 and END > 5:
-        for tile in range(tl.program_id(0), OUTPUTS // TILE, COUNT):
-            part_of_product(read, qkv, result, count, tile, 0, HIDDEN, OUTPUTS, 1, ROWS, TILE, STEP)
+        _parts(read, qkv, result, count, HIDDEN, OUTPUTS, ROWS, QKV, COUNT)
 
 
 @triton.jit
 def _parts(
-    x, weight, parts, count, INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, SPLITS: tl.constexpr, ROWS: tl.constexpr,
-    TILE: tl.constexpr, STEP: tl.constexpr, COUNT: tl.constexpr,
+    x, weight, parts, count, INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, ROWS: tl.constexpr, TILES: tl.constexpr,
+    COUNT: tl.constexpr,
 ) -> None:  # fmt: skip
-    """The parts [splits, n, outputs] of a product, in float32."""
-    for unit in range(tl.program_id(0), OUTPUTS // TILE * SPLITS, COUNT):
+    """The parts [splits, n, outputs] of a product, each by a program."""
+    for unit in range(tl.program_id(0), OUTPUTS // TILES[0] * TILES[2], COUNT):
+        tile, split = unit // TILES[2], unit % TILES[2]
         part_of_product(
-            x, weight, parts, count, unit // SPLITS, unit % SPLITS, INPUTS, OUTPUTS, SPLITS, ROWS, TILE, STEP
+            x, weight, parts, count, tile, split, INPUTS, OUTPUTS, TILES[2], ROWS, TILES[0], TILES[1], TILES[3]
         )
 
 
@@ -160,17 +159,25 @@ def _arrived(counter, COUNT: tl.constexpr) -> tl.tensor:
 
 @triton.jit
 def _wait(counter, target) -> None:
-    """Until the counter is at `target`; what others wrote before they arrived can be read then."""
+    """Until the counter is at `target`; what others wrote before they arrived can be read then.
+
+    One thread looks, and the others wait for it: fewer looks leave the memory to those that still compute.
+    """
     tl.inline_asm_elementwise(
         """
         {
-        .reg .pred early;
-        .reg .b32 missing;
+        .reg .pred other, early;
+        .reg .b32 thread, missing;
+        mov.b32 $0, 0;
+        mov.u32 thread, %tid.x;
+        setp.ne.u32 other, thread, 0;
+        @other bra over;
         again:
         ld.acquire.gpu.global.b32 $0, [$1];
         sub.s32 missing, $0, $2;
         setp.lt.s32 early, missing, 0;
         @early bra again;
+        over:
         }
         """,
         "=&r,l,r", [counter, target], dtype=tl.int32, is_pure=False, pack=1,

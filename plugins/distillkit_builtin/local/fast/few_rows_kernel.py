@@ -27,7 +27,7 @@ def product(x: Tensor, weight: Tensor, tiles: Tiles) -> Tensor:
     out = x.new_empty(count, outputs) if whole else x.new_empty(tiles.splits, count, outputs, dtype=torch.float32)
     _product[(outputs // tiles.outputs, tiles.splits)](
         x, weight, out, count, INPUTS=inputs, OUTPUTS=outputs, SPLITS=tiles.splits, ROWS=padded_rows(count),
-        TILE=tiles.outputs, STEP=tiles.inputs, num_warps=tiles.warps, num_stages=tiles.stages,
+        TILE=tiles.outputs, STEP=tiles.inputs, STAGES=tiles.stages, num_warps=tiles.warps,
     )  # fmt: skip
     return out
 
@@ -38,7 +38,7 @@ def gated_product(x: Tensor, gate_up: Tensor, tiles: Tiles, activation: str) -> 
     out = x.new_empty(count, width)
     _gated_product[(width // tiles.outputs,)](
         x, gate_up, out, count, INPUTS=inputs, WIDTH=width, ROWS=padded_rows(count), TILE=tiles.outputs,
-        STEP=tiles.inputs, SILU=activation == "silu", num_warps=tiles.warps, num_stages=tiles.stages,
+        STEP=tiles.inputs, STAGES=tiles.stages, SILU=activation == "silu", num_warps=tiles.warps,
     )  # fmt: skip
     return out
 
@@ -51,17 +51,16 @@ def padded_rows(rows: int) -> int:
 @triton.jit(do_not_specialize=["count"])
 def _product(
     x, weight, out, count, INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, SPLITS: tl.constexpr, ROWS: tl.constexpr,
-    TILE: tl.constexpr, STEP: tl.constexpr,
+    TILE: tl.constexpr, STEP: tl.constexpr, STAGES: tl.constexpr,
 ) -> None:  # fmt: skip
-    part_of_product(
-        x, weight, out, count, tl.program_id(0), tl.program_id(1), INPUTS, OUTPUTS, SPLITS, ROWS, TILE, STEP
-    )
+    tile, split = tl.program_id(0), tl.program_id(1)
+    part_of_product(x, weight, out, count, tile, split, INPUTS, OUTPUTS, SPLITS, ROWS, TILE, STEP, STAGES)
 
 
 @triton.jit
 def part_of_product(
     x, weight, out, count, tile, split, INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, SPLITS: tl.constexpr,
-    ROWS: tl.constexpr, TILE: tl.constexpr, STEP: tl.constexpr,
+    ROWS: tl.constexpr, TILE: tl.constexpr, STEP: tl.constexpr, STAGES: tl.constexpr,
 ) -> None:  # fmt: skip
     """One tile of outputs, over one of the splits of the inputs, into `out` [splits, n, outputs]."""
     part: tl.constexpr = INPUTS // SPLITS
@@ -69,7 +68,7 @@ def part_of_product(
     columns = tile * TILE + tl.arange(0, TILE)[None, :]
     read, weights = x + rows * INPUTS + steps[None, :], weight + columns * INPUTS + steps[:, None]
     total = tl.zeros([ROWS, TILE], tl.float32)
-    for _ in range(0, part, STEP):
+    for _ in tl.range(0, part, STEP, num_stages=STAGES):
         total = tl.dot(tl.load(read, mask=rows < count, other=0.0), tl.load(weights), total)
         read += STEP
         weights += STEP
@@ -80,15 +79,15 @@ def part_of_product(
 @triton.jit(do_not_specialize=["count"])
 def _gated_product(
     x, gate_up, out, count, INPUTS: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
-    STEP: tl.constexpr, SILU: tl.constexpr,
+    STEP: tl.constexpr, STAGES: tl.constexpr, SILU: tl.constexpr,
 ) -> None:  # fmt: skip
-    tile_of_gates(x, gate_up, out, count, tl.program_id(0), INPUTS, WIDTH, ROWS, TILE, STEP, SILU)
+    tile_of_gates(x, gate_up, out, count, tl.program_id(0), INPUTS, WIDTH, ROWS, TILE, STEP, STAGES, SILU)
 
 
 @triton.jit
 def tile_of_gates(
     x, gate_up, out, count, tile, INPUTS: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
-    STEP: tl.constexpr, SILU: tl.constexpr,
+    STEP: tl.constexpr, STAGES: tl.constexpr, SILU: tl.constexpr,
 ) -> None:  # fmt: skip
     """One tile of `out` [n, width]."""
     rows, steps = tl.arange(0, ROWS)[:, None], tl.arange(0, STEP)
@@ -96,7 +95,7 @@ def tile_of_gates(
     read, gates = x + rows * INPUTS + steps[None, :], gate_up + columns * INPUTS + steps[:, None]
     ups = gates + WIDTH * INPUTS
     gate, up = tl.zeros([ROWS, TILE], tl.float32), tl.zeros([ROWS, TILE], tl.float32)
-    for _ in range(0, INPUTS, STEP):
+    for _ in tl.range(0, INPUTS, STEP, num_stages=STAGES):
         some = tl.load(read, mask=rows < count, other=0.0)
         gate = tl.dot(some, tl.load(gates), gate)
         up = tl.dot(some, tl.load(ups), up)

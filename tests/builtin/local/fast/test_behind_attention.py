@@ -12,7 +12,7 @@ from torch import Tensor
 from distillkit_builtin.local.fast import behind_attention as taken
 from distillkit_builtin.local.fast.attention import CausalAttention
 from distillkit_builtin.local.fast.backbone import FastBackbone
-from distillkit_builtin.local.fast.behind_attention import BehindAttention
+from distillkit_builtin.local.fast.behind_attention import BehindAttention, LayerTiles
 from distillkit_builtin.local.fast.feed_forward import GatedLayer
 from distillkit_builtin.local.fast.few_rows import Tiles
 from distillkit_builtin.local.fast.layer_weights import LayerWeights
@@ -111,7 +111,7 @@ def test_programs_wait_only_where_all_run_at_once(
     assert taken._can_wait.__wrapped__(torch.device("cuda", 0)) is can
 
 
-def by_pytorch(layer: BehindAttention, tiles: Tiles, residual: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor]:
+def by_pytorch(layer: BehindAttention, tiles: LayerTiles, residual: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor]:
     """As the kernel computes it."""
     how = None, layer.eps, layer.about_one
     residual, read = add_and_norm(residual, mixed @ layer.out.t(), None, layer.norm_between, *how)
@@ -125,7 +125,7 @@ def by_pytorch(layer: BehindAttention, tiles: Tiles, residual: Tensor, mixed: Te
 def test_a_model_computed_so_is_the_same_model(monkeypatch: pytest.MonkeyPatch, family: str) -> None:
     computed: list[Tensor] = []
 
-    def kernel(layer: BehindAttention, tiles: Tiles, residual: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor]:
+    def kernel(layer: BehindAttention, tiles: LayerTiles, residual: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor]:
         computed.append(residual)
         return by_pytorch(layer, tiles, residual, mixed)
 
@@ -133,7 +133,7 @@ def test_a_model_computed_so_is_the_same_model(monkeypatch: pytest.MonkeyPatch, 
         sys.modules, "distillkit_builtin.local.fast.behind_attention_kernel", SimpleNamespace(behind_attention=kernel)
     )
     monkeypatch.setattr(taken, "LAYER_BYTES", range(2**62))
-    monkeypatch.setattr(taken, "TILES", Tiles(4, 4, 1, 1))
+    monkeypatch.setattr(taken, "TILES", LayerTiles(*[Tiles(4, 4, 1, 1)] * 4))
     monkeypatch.setattr(BehindAttention, "takes", lambda self, residual, mixed: True)
     causal_lm = fast_family(family)
     backbone = FastBackbone(causal_lm)

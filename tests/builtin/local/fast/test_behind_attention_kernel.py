@@ -10,7 +10,7 @@ pytest.importorskip("triton")
 if not torch.cuda.is_available() and os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("Triton needs a GPU, or TRITON_INTERPRET=1", allow_module_level=True)
 
-from distillkit_builtin.local.fast.behind_attention import TILES, BehindAttention
+from distillkit_builtin.local.fast.behind_attention import TILES, BehindAttention, LayerTiles
 from distillkit_builtin.local.fast.behind_attention_kernel import behind_attention
 from distillkit_builtin.local.fast.few_rows import Tiles
 from distillkit_builtin.local.model.fused_ops import add_and_norm, gated
@@ -19,7 +19,7 @@ ON_GPU = torch.cuda.is_available()
 DEVICE = "cuda" if ON_GPU else "cpu"
 # The interpreter multiplies bfloat16 as if it were integers; float16 takes the same way through the kernel.
 DTYPE = torch.float16
-SMALL = Tiles(32, 32, 2, 2)
+SMALL = LayerTiles(Tiles(32, 32, 2, 2), Tiles(16, 32, 1, 2), Tiles(64, 32, 2, 2), Tiles(32, 64, 1, 2))
 HIDDEN, MIXED, WIDTH, OUTPUTS = 64, 128, 192, 96
 EPS = 1e-5
 
