@@ -19,7 +19,7 @@ from distillkit_builtin.local.fast.projection import Projection
 
 
 class LayerTiles(NamedTuple):
-    """Of each of a layer's products."""
+    """Of each of a layer's products; `out` and `down` have as many splits, all of them as many warps."""
 
     out: Tiles
     gates: Tiles
@@ -27,8 +27,10 @@ class LayerTiles(NamedTuple):
     qkv: Tiles
 
 
+# One H200 (2026-11-30, torch 2.11), bfloat16, in a CUDA graph, weights of 31 MB a layer not in the cache; microseconds
+# of 64 rows in kernels one after the other and in this one: 26.7 and 24.1, of 16 rows 26.6 and 22.9. Of 30 tilings, the
+# fastest.
 TILES = LayerTiles(Tiles(32, 64, 4, 6), Tiles(32, 64, 1, 6), Tiles(32, 64, 4, 6), Tiles(32, 64, 1, 6))
-"""`out` and `down` have as many splits."""
 PROGRAMS = 128
 """That compute a layer together, one on each multiprocessor. A power of two, so that their counter may run over."""
 LAYER_BYTES = range(2**23, 2**25)

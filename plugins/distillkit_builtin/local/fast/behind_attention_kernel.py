@@ -1,8 +1,11 @@
 """All of a decoder layer behind its attention, up to the next layer's queries, keys and values, in one Triton kernel.
 
-Alone, each of its six parts (`PHASES`) is over before the memory is busy, and its successor starts behind it. Here
-all programs do one part after the other and wait for each other in between; while
-they wait, the next part's weights are on their way into the cache. `behind_attention.py` says for which layers.
+Alone, each of its six parts (`PHASES`) is over before the memory is busy, and its successor starts behind it. Here all
+programs do one part after the other and wait for each other in between; while they wait, the next part's weights are on
+their way into the cache. `behind_attention.py` says for which layers.
+
+That all programs run at once, so that none waits for one that cannot begin, is what a cooperative launch is for
+(https://docs.nvidia.com/cuda/cuda-c-programming-guide/#grid-synchronization).
 
 Nothing is added up by atomic operations: the same inputs give the same numbers each time.
 """
@@ -13,7 +16,8 @@ import triton.language as tl
 from torch import Tensor
 
 from distillkit_builtin.local.fast.behind_attention import PROGRAMS, BehindAttention, LayerTiles
-from distillkit_builtin.local.fast.few_rows_kernel import padded_rows, part_of_product, tile_of_gates
+from distillkit_builtin.local.fast.few_rows import MAX_ROWS
+from distillkit_builtin.local.fast.few_rows_kernel import MIN_ROWS, part_of_product, tile_of_gates
 
 PHASES = 6
 """Of the output projection, and its norm; gates; of the way down, and its norm; queries, keys and values."""
@@ -40,10 +44,10 @@ def behind_attention(
             mixed, residual, layer.out, layer.norm_between, layer.gate_up, layer.down, layer.norm_after,
             layer.out if layer.qkv is None else layer.qkv, parts, between, read, wide, total, result, layer.counter,
             count, layer.eps, INPUTS=inputs, HIDDEN=hidden, WIDTH=width, OUTPUTS=outputs, FIRST=first, END=end,
-            HIDDEN_PADDED=triton.next_power_of_2(hidden), ROWS=padded_rows(count), OUT=tuple(tiles.out),
-            GATES=tuple(tiles.gates), DOWN=tuple(tiles.down), QKV=tuple(tiles.qkv), SILU=layer.activation == "silu",
-            ABOUT_ONE=layer.about_one, LINE=LINE_BYTES // residual.element_size(), COUNT=PROGRAMS,
-            num_warps=tiles.out.warps, launch_cooperative_grid=at_once,
+            ROWS=MIN_ROWS if count <= MIN_ROWS else MAX_ROWS, OUT=tuple(tiles.out), GATES=tuple(tiles.gates),
+            DOWN=tuple(tiles.down), QKV=tuple(tiles.qkv), SILU=layer.activation == "silu", ABOUT_ONE=layer.about_one,
+            LINE=LINE_BYTES // residual.element_size(), COUNT=PROGRAMS, num_warps=tiles.out.warps,
+            launch_cooperative_grid=at_once,
         )  # fmt: skip
     return total, result
 
@@ -52,49 +56,35 @@ def behind_attention(
 def _behind_attention(
     mixed, residual, out, norm_between, gate_up, down, norm_after, qkv, parts, between, read, wide, total, result,
     counter, count, eps, INPUTS: tl.constexpr, HIDDEN: tl.constexpr, WIDTH: tl.constexpr, OUTPUTS: tl.constexpr,
-    FIRST: tl.constexpr, END: tl.constexpr, HIDDEN_PADDED: tl.constexpr, ROWS: tl.constexpr, OUT: tl.constexpr,
-    GATES: tl.constexpr, DOWN: tl.constexpr, QKV: tl.constexpr, SILU: tl.constexpr, ABOUT_ONE: tl.constexpr,
-    LINE: tl.constexpr, COUNT: tl.constexpr,
+    FIRST: tl.constexpr, END: tl.constexpr, ROWS: tl.constexpr, OUT: tl.constexpr, GATES: tl.constexpr,
+    DOWN: tl.constexpr, QKV: tl.constexpr, SILU: tl.constexpr, ABOUT_ONE: tl.constexpr, LINE: tl.constexpr,
+    COUNT: tl.constexpr,
 ) -> None:  # fmt: skip
     if FIRST <= 0:
         _parts(mixed, out, parts, count, INPUTS, HIDDEN, ROWS, OUT, COUNT)
     target = 0
     if FIRST <= 0 and END > 1:
         _ask_for(gate_up, 2 * WIDTH * HIDDEN, LINE, COUNT)
-        target = _arrived(counter, COUNT) + COUNT
-        _wait(counter, target)
+        target = _wait_for_all(counter, None, COUNT)
     if FIRST <= 1 and END > 1:
-        _add_and_norm(
-            parts, residual, norm_between, total, between, count, eps, HIDDEN, HIDDEN_PADDED, OUT[2], ABOUT_ONE, COUNT
-        )
+        _add_and_norm(parts, residual, norm_between, total, between, count, eps, HIDDEN, OUT[2], ABOUT_ONE, COUNT)
     if FIRST <= 1 and END > 2:
         _ask_for(down, WIDTH * HIDDEN, LINE, COUNT)
-        _arrived(counter, COUNT)
-        target += COUNT
-        _wait(counter, target)
+        target = _wait_for_all(counter, target, COUNT)
     if FIRST <= 2 and END > 2:
         for tile in range(tl.program_id(0), WIDTH // GATES[0], COUNT):
             tile_of_gates(between, gate_up, wide, count, tile, HIDDEN, WIDTH, ROWS, GATES[0], GATES[1], GATES[3], SILU)
     if FIRST <= 2 and END > 3:
         _ask_for(qkv, OUTPUTS * HIDDEN, LINE, COUNT)
-        _arrived(counter, COUNT)
-        target += COUNT
-        _wait(counter, target)
+        target = _wait_for_all(counter, target, COUNT)
     if FIRST <= 3 and END > 3:
         _parts(wide, down, parts, count, WIDTH, HIDDEN, ROWS, DOWN, COUNT)
     if FIRST <= 3 and END > 4:
-        _arrived(counter, COUNT)
-        target += COUNT
-        _wait(counter, target)
-    if FIRST <= 4 and END > 4:
-        # A row's hidden states are written and read by one program alone.
-        _add_and_norm(
-            parts, total, norm_after, total, read, count, eps, HIDDEN, HIDDEN_PADDED, OUT[2], ABOUT_ONE, COUNT
-        )
+        target = _wait_for_all(counter, target, COUNT)
+    if FIRST <= 4 and END > 4:  # a row of `total` is read and written by one program alone
+        _add_and_norm(parts, total, norm_after, total, read, count, eps, HIDDEN, DOWN[2], ABOUT_ONE, COUNT)
     if FIRST <= 4 and END > 5:
-        _arrived(counter, COUNT)
-        target += COUNT
-        _wait(counter, target)
+        _wait_for_all(counter, target, COUNT)
     if FIRST <= 5 and END > 5:
         _parts(read, qkv, result, count, HIDDEN, OUTPUTS, ROWS, QKV, COUNT)
 
@@ -114,18 +104,19 @@ def _parts(
 
 @triton.jit
 def _add_and_norm(
-    parts, residual, norm, total, out, count, eps, WIDTH: tl.constexpr, PADDED: tl.constexpr, SPLITS: tl.constexpr,
-    ABOUT_ONE: tl.constexpr, COUNT: tl.constexpr,
+    parts, residual, norm, total, out, count, eps, WIDTH: tl.constexpr, SPLITS: tl.constexpr, ABOUT_ONE: tl.constexpr,
+    COUNT: tl.constexpr,
 ) -> None:  # fmt: skip
     """As `fused_ops.add_and_norm`: `total` is `residual` and the sum of parts, `out` that normed; a program a row."""
-    columns = tl.arange(0, PADDED)
+    padded: tl.constexpr = triton.next_power_of_2(WIDTH)
+    columns = tl.arange(0, padded)
     inside = columns < WIDTH
     weight = tl.load(norm + columns, mask=inside, other=0.0).to(tl.float32)
     if ABOUT_ONE:
         weight += 1.0
     for row in range(tl.program_id(0), count, COUNT):
         places = row * WIDTH + columns
-        added = tl.zeros([PADDED], tl.float32)
+        added = tl.zeros([padded], tl.float32)
         for split in tl.static_range(SPLITS):
             # Past the first cache, which other multiprocessors do not write into.
             added += tl.load(parts + split * count * WIDTH + places, mask=inside, other=0.0, cache_modifier=".cg")
@@ -151,18 +142,15 @@ def _ask_for(weight, SIZE: tl.constexpr, LINE: tl.constexpr, COUNT: tl.constexpr
 
 
 @triton.jit
-def _arrived(counter, COUNT: tl.constexpr) -> tl.tensor:
-    """Say that this program's numbers are written; returns the count at which this phase began."""
-    tl.debug_barrier()
-    return tl.atomic_add(counter, 1, sem="release", scope="gpu") & -COUNT
+def _wait_for_all(counter, before, COUNT: tl.constexpr) -> tl.tensor:
+    """Until each of `COUNT` programs is here; what they wrote can be read then. Returns what the counter has come to.
 
-
-@triton.jit
-def _wait(counter, target) -> None:
-    """Until the counter is at `target`; what others wrote before they arrived can be read then.
-
-    One thread looks, and the others wait for it: fewer looks leave the memory to those that still compute.
+    `before` is what it had come to when all were together last; None at the first time. One thread looks at it, and the
+    others wait for that one: fewer looks leave the memory to programs that still compute.
     """
+    tl.debug_barrier()
+    arrived = tl.atomic_add(counter, 1, sem="release", scope="gpu")
+    target = (arrived & -COUNT if before is None else before) + COUNT
     tl.inline_asm_elementwise(
         """
         {
@@ -183,3 +171,4 @@ def _wait(counter, target) -> None:
         "=&r,l,r", [counter, target], dtype=tl.int32, is_pure=False, pack=1,
     )  # fmt: skip
     tl.debug_barrier()
+    return target

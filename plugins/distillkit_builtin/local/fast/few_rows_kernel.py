@@ -26,7 +26,7 @@ def product(x: Tensor, weight: Tensor, tiles: Tiles) -> Tensor:
     whole = tiles.splits == 1
     out = x.new_empty(count, outputs) if whole else x.new_empty(tiles.splits, count, outputs, dtype=torch.float32)
     _product[(outputs // tiles.outputs, tiles.splits)](
-        x, weight, out, count, INPUTS=inputs, OUTPUTS=outputs, SPLITS=tiles.splits, ROWS=padded_rows(count),
+        x, weight, out, count, INPUTS=inputs, OUTPUTS=outputs, SPLITS=tiles.splits, ROWS=_padded(count),
         TILE=tiles.outputs, STEP=tiles.inputs, STAGES=tiles.stages, num_warps=tiles.warps,
     )  # fmt: skip
     return out
@@ -37,14 +37,13 @@ def gated_product(x: Tensor, gate_up: Tensor, tiles: Tiles, activation: str) -> 
     (count, inputs), width = x.shape, len(gate_up) // 2
     out = x.new_empty(count, width)
     _gated_product[(width // tiles.outputs,)](
-        x, gate_up, out, count, INPUTS=inputs, WIDTH=width, ROWS=padded_rows(count), TILE=tiles.outputs,
+        x, gate_up, out, count, INPUTS=inputs, WIDTH=width, ROWS=_padded(count), TILE=tiles.outputs,
         STEP=tiles.inputs, STAGES=tiles.stages, SILU=activation == "silu", num_warps=tiles.warps,
     )  # fmt: skip
     return out
 
 
-def padded_rows(rows: int) -> int:
-    """How many rows a tile has of which so many are there."""
+def _padded(rows: int) -> int:
     return max(MIN_ROWS, int(triton.next_power_of_2(rows)))
 
 
