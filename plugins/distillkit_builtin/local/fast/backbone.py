@@ -14,7 +14,9 @@ from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 from torch.nn import functional
 
+from distillkit_builtin.local.fast.behind_attention import BehindAttention
 from distillkit_builtin.local.fast.layer_weights import LayerWeights
+from distillkit_builtin.local.fast.projection import Projection
 from distillkit_builtin.local.fast.rotary import RotaryAngles
 from distillkit_builtin.local.fast.supported_models import (
     NORMS_ABOUT_ONE,
@@ -100,6 +102,7 @@ class FastBackbone:
         self.heads = int(self.config.num_attention_heads)
         self.kv_heads = int(self.config.num_key_value_heads)
         self.head_dim = self.layers[0].out.weight.shape[1] // self.heads
+        self._behind = self._behind_attention()
 
     def rotary(self, length: int) -> RotaryAngles:
         """Of positions 0 .. length - 1."""
@@ -109,38 +112,56 @@ class FastBackbone:
     def __call__(self, ids: Tensor, angles: RotaryAngles, attention: Attention) -> Tensor:
         """The last hidden states [n, hidden] of tokens `ids` [n] at positions with `angles` [n]."""
         residual = self.embed(ids)
-        hidden = self.before(0, residual)
+        read = self.first_read(0, residual)
         for index in range(len(self.layers)):
-            residual, hidden = self.layer(index, residual, hidden, angles, attention)
-        return hidden
+            residual, read = self.layer(index, residual, read, angles, attention)
+        return read
 
     def embed(self, ids: Tensor) -> Tensor:
         """What the first layer reads of tokens `ids` [n]: [n, hidden]."""
         embedded = functional.embedding(ids, self._embedding)
         return embedded if self._embedding_scale is None else embedded * self._embedding_scale
 
-    def before(self, index: int, residual: Tensor) -> Tensor:
-        """What attention of layer `index` reads of hidden states [n, hidden]."""
-        norm = self.layers[index].norm_before
-        return residual if norm is None else rms_norm(residual, norm, self._eps, self._about_one)
+    def first_read(self, index: int, residual: Tensor) -> Tensor:
+        """The queries, keys and values [n, q + k + v] that layer `index` begins with, of hidden states [n, hidden]."""
+        layer = self.layers[index]
+        norm = layer.norm_before
+        return layer.qkv(residual if norm is None else rms_norm(residual, norm, self._eps, self._about_one))
 
     def layer(
-        self, index: int, residual: Tensor, hidden: Tensor, angles: RotaryAngles, attention: Attention
+        self, index: int, residual: Tensor, qkv: Tensor, angles: RotaryAngles, attention: Attention
     ) -> tuple[Tensor, Tensor]:
-        """Hidden states [n, hidden] behind layer `index`, and what follows it (a layer, or the head) reads of them.
+        """Hidden states [n, hidden] behind layer `index`, and what follows it of them.
 
-        `hidden` is what the layer itself reads of `residual`, as `before` says.
+        That is the next layer's queries, keys and values, as `first_read` gives them, or what the head reads; `qkv` are
+        this one's.
         """
-        layer, last = self.layers[index], index + 1 == len(self.layers)
-        following = self._last_norm if last else self.layers[index + 1].norm_before
-        how = layer.residual_scale, self._eps, self._about_one
-        mixed = layer.out.parts(attention(index, self._attention_inputs(index, hidden, angles)))
-        residual, hidden = add_and_norm(residual, mixed, layer.norm_behind_attention, layer.norm_between, *how)
-        return add_and_norm(residual, layer.feed_forward(hidden), layer.norm_behind, following, *how)
+        mixed, behind = attention(index, self._attention_inputs(index, qkv, angles)), self._behind[index]
+        if behind is not None and behind.takes(residual, mixed):
+            return behind(residual, mixed)
+        layer, how = self.layers[index], (self.layers[index].residual_scale, self._eps, self._about_one)
+        residual, hidden = add_and_norm(
+            residual, layer.out.parts(mixed), layer.norm_behind_attention, layer.norm_between, *how
+        )
+        norm, following = self._after(index)
+        residual, hidden = add_and_norm(residual, layer.feed_forward(hidden), layer.norm_behind, norm, *how)
+        return residual, hidden if following is None else following(hidden)
 
-    def _attention_inputs(self, index: int, hidden: Tensor, angles: RotaryAngles) -> AttentionInputs:
+    def _after(self, index: int) -> tuple[Tensor | None, Projection | None]:
+        """The norm of what layer `index` gives, and what the next layer projects it by; None before the head."""
+        if index + 1 == len(self.layers):
+            return self._last_norm, None
+        return self.layers[index + 1].norm_before, self.layers[index + 1].qkv
+
+    def _behind_attention(self) -> Sequence[BehindAttention | None]:
+        counter = torch.zeros(1, dtype=torch.int32, device=self.causal_lm.device.device)
+        return [
+            BehindAttention.of(layer, *self._after(index), eps=self._eps, about_one=self._about_one, counter=counter)
+            for index, layer in enumerate(self.layers)
+        ]
+
+    def _attention_inputs(self, index: int, qkv: Tensor, angles: RotaryAngles) -> AttentionInputs:
         layer, kind = self.layers[index], self._kinds[index]
-        qkv = layer.qkv(hidden)
         count = self.heads + self.kv_heads
         query_key, value = qkv.unflatten(1, (-1, self.head_dim)).split([count, self.kv_heads], dim=1)
         norms = layer.query_norm, layer.key_norm

@@ -27,7 +27,7 @@ def product(x: Tensor, weight: Tensor, tiles: Tiles) -> Tensor:
     out = x.new_empty(count, outputs) if whole else x.new_empty(tiles.splits, count, outputs, dtype=torch.float32)
     _product[(outputs // tiles.outputs, tiles.splits)](
         x, weight, out, count, INPUTS=inputs, OUTPUTS=outputs, SPLITS=tiles.splits, ROWS=_padded(count),
-        TILE=tiles.outputs, STEP=tiles.inputs, num_warps=tiles.warps, num_stages=tiles.stages,
+        TILE=tiles.outputs, STEP=tiles.inputs, STAGES=tiles.stages, num_warps=tiles.warps,
     )  # fmt: skip
     return out
 
@@ -37,8 +37,8 @@ def gated_product(x: Tensor, gate_up: Tensor, tiles: Tiles, activation: str) -> 
     (count, inputs), width = x.shape, len(gate_up) // 2
     out = x.new_empty(count, width)
     _gated_product[(width // tiles.outputs,)](
-        x, gate_up, out, count, INPUTS=inputs, WIDTH=width, ROWS=_padded(count), TILE=tiles.outputs, STEP=tiles.inputs,
-        SILU=activation == "silu", num_warps=tiles.warps, num_stages=tiles.stages,
+        x, gate_up, out, count, INPUTS=inputs, WIDTH=width, ROWS=_padded(count), TILE=tiles.outputs,
+        STEP=tiles.inputs, STAGES=tiles.stages, SILU=activation == "silu", num_warps=tiles.warps,
     )  # fmt: skip
     return out
 
@@ -50,14 +50,24 @@ def _padded(rows: int) -> int:
 @triton.jit(do_not_specialize=["count"])
 def _product(
     x, weight, out, count, INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, SPLITS: tl.constexpr, ROWS: tl.constexpr,
-    TILE: tl.constexpr, STEP: tl.constexpr,
+    TILE: tl.constexpr, STEP: tl.constexpr, STAGES: tl.constexpr,
 ) -> None:  # fmt: skip
-    split, part = tl.program_id(1), INPUTS // SPLITS
+    tile, split = tl.program_id(0), tl.program_id(1)
+    part_of_product(x, weight, out, count, tile, split, INPUTS, OUTPUTS, SPLITS, ROWS, TILE, STEP, STAGES)
+
+
+@triton.jit
+def part_of_product(
+    x, weight, out, count, tile, split, INPUTS: tl.constexpr, OUTPUTS: tl.constexpr, SPLITS: tl.constexpr,
+    ROWS: tl.constexpr, TILE: tl.constexpr, STEP: tl.constexpr, STAGES: tl.constexpr,
+) -> None:  # fmt: skip
+    """One tile of outputs, over one of the splits of the inputs, into `out` [splits, n, outputs]."""
+    part: tl.constexpr = INPUTS // SPLITS
     rows, steps = tl.arange(0, ROWS)[:, None], split * part + tl.arange(0, STEP)
-    columns = tl.program_id(0) * TILE + tl.arange(0, TILE)[None, :]
+    columns = tile * TILE + tl.arange(0, TILE)[None, :]
     read, weights = x + rows * INPUTS + steps[None, :], weight + columns * INPUTS + steps[:, None]
     total = tl.zeros([ROWS, TILE], tl.float32)
-    for _ in range(0, part, STEP):
+    for _ in tl.range(0, part, STEP, num_stages=STAGES):
         total = tl.dot(tl.load(read, mask=rows < count, other=0.0), tl.load(weights), total)
         read += STEP
         weights += STEP
@@ -68,14 +78,23 @@ def _product(
 @triton.jit(do_not_specialize=["count"])
 def _gated_product(
     x, gate_up, out, count, INPUTS: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
-    STEP: tl.constexpr, SILU: tl.constexpr,
+    STEP: tl.constexpr, STAGES: tl.constexpr, SILU: tl.constexpr,
 ) -> None:  # fmt: skip
+    tile_of_gates(x, gate_up, out, count, tl.program_id(0), INPUTS, WIDTH, ROWS, TILE, STEP, STAGES, SILU)
+
+
+@triton.jit
+def tile_of_gates(
+    x, gate_up, out, count, tile, INPUTS: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr,
+    STEP: tl.constexpr, STAGES: tl.constexpr, SILU: tl.constexpr,
+) -> None:  # fmt: skip
+    """One tile of `out` [n, width]."""
     rows, steps = tl.arange(0, ROWS)[:, None], tl.arange(0, STEP)
-    columns = tl.program_id(0) * TILE + tl.arange(0, TILE)[None, :]
+    columns = tile * TILE + tl.arange(0, TILE)[None, :]
     read, gates = x + rows * INPUTS + steps[None, :], gate_up + columns * INPUTS + steps[:, None]
     ups = gates + WIDTH * INPUTS
     gate, up = tl.zeros([ROWS, TILE], tl.float32), tl.zeros([ROWS, TILE], tl.float32)
-    for _ in range(0, INPUTS, STEP):
+    for _ in tl.range(0, INPUTS, STEP, num_stages=STAGES):
         some = tl.load(read, mask=rows < count, other=0.0)
         gate = tl.dot(some, tl.load(gates), gate)
         up = tl.dot(some, tl.load(ups), up)

@@ -98,10 +98,12 @@ def _compare(backbone: FastBackbone, ids: Tensor) -> Iterator[_Compared]:
     read, last = _plain_states(backbone, ids)
     yield _Compared("its embeddings", backbone.embed(ids), read[0], 0.0)
     slots, angles = _empty_slots(backbone, len(ids)), backbone.rotary(len(ids))
-    *layers, hidden = _prefilled_and_decoded(backbone, read[:-1], slots, angles)
-    for index, (ours, before, theirs) in enumerate(zip(layers, read, read[1:], strict=False)):
+    count, found = len(backbone.layers), _prefilled_and_decoded(backbone, read[:-1], slots, angles)
+    for index, (ours, before, theirs) in enumerate(zip(found[:count], read[:-1], read[1:], strict=True)):
         yield _Compared(f"hidden states behind its layer {index}", ours, theirs, before)
-    yield _Compared("its hidden states", hidden, last, 0.0)
+    yield _Compared("its hidden states", found[count], last, 0.0)
+    for index, (ours, theirs) in enumerate(zip(found[count + 1 : 2 * count], found[2 * count :], strict=True), 1):
+        yield _Compared(f"queries, keys and values of its layer {index}", ours, theirs, 0.0)
     if ids.is_cuda:
         yield _captured(backbone, ids, slots, angles)
 
@@ -134,7 +136,7 @@ def _empty_slots(backbone: FastBackbone, length: int) -> KVSlots:
 def _prefilled_and_decoded(
     backbone: FastBackbone, read: Sequence[Tensor], slots: KVSlots, angles: RotaryAngles
 ) -> list[Tensor]:
-    """What each layer gives of what it is to read, and the last hidden states: of the first tokens at once."""
+    """As `_layers`, of the first tokens at once and of the others one by one."""
     device = read[0].device
     zeros = torch.zeros(2, dtype=torch.long, device=device)
     at_once = angles.at(torch.arange(PREFILLED, device=device))
@@ -149,8 +151,14 @@ def _prefilled_and_decoded(
 
 
 def _layers(backbone: FastBackbone, read: Sequence[Tensor], angles: RotaryAngles, attention: Attention) -> list[Tensor]:
-    given = [backbone.layer(i, x, backbone.before(i, x), angles, attention) for i, x in enumerate(read)]
-    return [*(residual for residual, _ in given), given[-1][1]]
+    """What each layer gives of what it is to read, then the last hidden states.
+
+    Then what each other layer is given to attend with, and then the same computed from what it is to read.
+    """
+    given = [backbone.layer(i, x, backbone.first_read(i, x), angles, attention) for i, x in enumerate(read)]
+    hidden, begun = given[-1][1], [following for _, following in given[:-1]]
+    again = [backbone.first_read(i, residual) for i, (residual, _) in enumerate(given[:-1], 1)]
+    return [*(residual for residual, _ in given), hidden, *begun, *again]
 
 
 def _captured(backbone: FastBackbone, ids: Tensor, slots: KVSlots, angles: RotaryAngles) -> _Compared:

@@ -72,10 +72,9 @@ class Passes:
         return tuple(uses)
 
     def _logits(self, positions: int) -> int:
-        """A chunk's logits, their gradient, and a float32 copy, which compiled code lacks; hidden states and theirs."""
+        """A chunk's logits and their gradient, which compiled code makes without a float32 copy; hidden states too."""
         structure, width = self.size.structure, self.size.dtype.itemsize
-        chunk = logits_bytes(self.size, positions, copies=1) + logits_bytes(self.size, positions, copies=0)
-        return chunk + 2 * positions * structure.hidden * width
+        return 2 * logits_bytes(self.size, positions, copies=0) + 2 * positions * structure.hidden * width
 
     def _chunk(self, chunks: LossChunks, responses: int) -> int:
         structure, width = self.size.structure, self.size.dtype.itemsize
