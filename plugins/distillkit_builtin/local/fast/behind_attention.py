@@ -33,7 +33,9 @@ class LayerTiles(NamedTuple):
 TILES = LayerTiles(Tiles(32, 64, 4, 6), Tiles(32, 64, 1, 6), Tiles(32, 64, 4, 6), Tiles(32, 64, 1, 6))
 PROGRAMS = 128
 """That compute a layer together, one on each multiprocessor. A power of two, so that their counter may run over."""
-LAYER_BYTES = range(2**23, 2**25)
+TRITON = (3, 4)
+"""The first version that compiles the kernel (3.3 does not)."""
+LAYER_BYTES = range(2**24, 2**25)
 """Of all weights that are read; what is larger does not stay in the cache that it is asked into."""
 
 
@@ -118,4 +120,4 @@ def _can_wait(device: torch.device) -> bool:
     import triton
 
     version = tuple(int(part) for part in triton.__version__.split(".")[:2])
-    return version >= (3, 3) and torch.cuda.get_device_properties(device).multi_processor_count >= PROGRAMS
+    return version >= TRITON and torch.cuda.get_device_properties(device).multi_processor_count >= PROGRAMS

@@ -100,7 +100,7 @@ def test_only_few_rows_of_16_bits_are_taken_without_gradients(monkeypatch: pytes
 
 @pytest.mark.parametrize(
     ("triton", "multiprocessors", "can"),
-    [("3.6.0", 132, True), ("3.10.0", 128, True), ("3.2.0", 132, False), ("3.6.0", 114, False)],
+    [("3.6.0", 132, True), ("3.4.0", 132, True), ("3.10.0", 128, True), ("3.3.1", 132, False), ("3.6.0", 114, False)],
 )
 def test_programs_wait_only_where_all_run_at_once(
     monkeypatch: pytest.MonkeyPatch, triton: str, multiprocessors: int, can: bool
