@@ -87,7 +87,9 @@ def write_quantized(folder: Path, kind: str = "llama", **options: Any) -> str:
     sizes = {"hidden_size": 64, "head_dim": 16, "intermediate_size": 128, "moe_intermediate_size": 64}
     random_model(kind, **{**LAYERED.get(kind, {}), **sizes}).save_pretrained(folder / "whole")
     config = BitsAndBytesConfig(**options, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
-    model = AutoModelForCausalLM.from_pretrained(folder / "whole", quantization_config=config, dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder / "whole", quantization_config=config, dtype=torch.float32, device_map={"": "cpu"}
+    )
     model.save_pretrained(folder / "quantized")
     write_tokenizer(folder / "quantized")
     return str(folder / "quantized")

@@ -77,7 +77,7 @@ class CausalLM:
     def load(cls, source: str, device: Device, dtype: torch.dtype, weights_dtype: torch.dtype) -> "CausalLM":
         """Read a model's weights, adapters merged. Raises InputError if they cannot be read or computed with."""
         resolved = resolve_model(source)
-        model = load_weights(resolved, weights_dtype)
+        model = load_weights(resolved, weights_dtype, device.device)
         prepare_quantized(model, source)
         model.requires_grad_(False)
         model.eval()

@@ -29,16 +29,21 @@ NO_ADAPTER = "no adapter"
 """A folder that no model has: transformers looks there for an adapter to put beside the weights, and finds none."""
 
 
-def load_weights(source: ModelSource, dtype: torch.dtype) -> PreTrainedModel:
+CPU = torch.device("cpu")
+
+
+def load_weights(source: ModelSource, dtype: torch.dtype, packed_on: torch.device = CPU) -> PreTrainedModel:
     """The model on the CPU, its weights in `dtype`, with the adapters merged in float32.
+
+    One whose weights stay packed is on `packed_on`: left to itself transformers puts it on the process's first GPU.
 
     Raises:
         InputError: if the weights cannot be read, are not safetensors, or are not all of the model's.
     """
     if not source.adapters:
-        return _load(source.base, dtype)
+        return _load(source.base, dtype, packed_on)
     refuse_quantized_base(source)
-    model = _load(source.base, torch.float32)
+    model = _load(source.base, torch.float32, packed_on)
     for folder in source.adapters:
         model = merge_adapter(model, folder)
     _cast(model, source.base, dtype)
@@ -64,7 +69,7 @@ def require_finite(model: PreTrainedModel, base: str) -> None:
             raise InputError(f"the weights of {base!r} hold {kind}, in the tensor {name}{_file_of(base, name)}{hint}")
 
 
-def _load(base: str, dtype: torch.dtype) -> PreTrainedModel:
+def _load(base: str, dtype: torch.dtype, packed_on: torch.device) -> PreTrainedModel:
     """A whole model, without the adapter that its directory may hold."""
     config = to_load(read_config(base))  # whose errors say more
     unpack_exactly()
@@ -74,6 +79,7 @@ def _load(base: str, dtype: torch.dtype) -> PreTrainedModel:
                 base,
                 config=config,
                 dtype=dtype,
+                device_map={"": str(packed_on)} if is_quantized(base) else None,
                 use_safetensors=True,  # the older format is a pickle
                 trust_remote_code=False,
                 adapter_kwargs={"subfolder": NO_ADAPTER},

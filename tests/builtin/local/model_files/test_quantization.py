@@ -15,9 +15,11 @@ from distillkit_builtin.local.device import Device
 from distillkit_builtin.local.export.export import write_weights
 from distillkit_builtin.local.lora.lora import lora_layers
 from distillkit_builtin.local.model.causal_lm import CausalLM, PromptAndResponse
+from distillkit_builtin.local.model.load_weights import load_weights
 from distillkit_builtin.local.model_files.quantization import computing_first, require_differentiable
 from distillkit_builtin.local.sampling.sampling_copy import SamplingCopy
 from distillkit_builtin.local.training.policy import Policy
+from distillkit_builtin.model_source import resolve_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 FOUR: dict[str, Any] = {"load_in_4bit": True}
@@ -61,6 +63,17 @@ def test_a_gradient_goes_through_every_quantized_layer(options: dict[str, Any], 
     quantized = load(write_quantized(tmp_path, **options))
     reference = gradient(dense(quantized))
     assert (gradient(quantized) - reference).norm() < 0.15 * reference.norm()
+
+
+@pytest.mark.parametrize("options", [FOUR, EIGHT], ids=["4 bit", "8 bit"])
+def test_a_model_is_loaded_where_it_is_computed_not_on_the_first_gpu(
+    options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_quantized(tmp_path, **options)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 7)
+    loaded = load_weights(resolve_model(source), torch.float32)
+    assert {tensor.device.type for tensor in loaded.state_dict().values()} == {"cpu"}
 
 
 @pytest.mark.parametrize("options", [FOUR, EIGHT], ids=["4 bit", "8 bit"])
