@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from distillkit.cli.plugin_pages import default_of, group_of
 from distillkit.registry import Registry
 from distillkit.roles.plugin import Plugin
+from distillkit.roles.type_aliases import unaliased
 
 MOST = 5
 """Options with a default that are shown, of those whose default is a value."""
@@ -60,17 +61,20 @@ def made_up(field: FieldInfo) -> JsonValue:
     return _of_type(field.annotation)
 
 
-def _of_type(annotation: object) -> JsonValue:
-    arguments, origin = get_args(annotation), get_origin(annotation)
+def _of_type(annotation: object, inside: tuple[object, ...] = ()) -> JsonValue:
+    if annotation in inside:  # an alias that contains itself
+        return "..."
+    inside, plain = (*inside, annotation), unaliased(annotation)
+    arguments, origin = get_args(plain), get_origin(plain)
     if origin is Annotated:
-        return _of_type(arguments[0])
+        return _of_type(arguments[0], inside)
     if origin is Literal:
         return arguments[0]  # type: ignore[no-any-return]  # a literal of JSON
     if inspect.isclass(origin) and issubclass(origin, Mapping):
-        return {"name": _of_type(arguments[1])}
+        return {"name": _of_type(arguments[1], inside)}
     if origin in (list, tuple, set, frozenset):
-        return [_of_type(each) for each in arguments if each is not Ellipsis]
+        return [_of_type(each, inside) for each in arguments if each is not Ellipsis]
     if arguments:  # a union: the first that is not null
-        return _of_type(next(each for each in arguments if each is not type(None)))
+        return _of_type(next(each for each in arguments if each is not type(None)), inside)
     simple: dict[object, JsonValue] = {bool: True, int: 1, float: 1.0}
-    return simple.get(annotation, "...")
+    return simple.get(plain, "...")

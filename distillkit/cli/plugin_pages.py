@@ -14,6 +14,7 @@ from rich.table import Table
 
 from distillkit.registry import Registry
 from distillkit.roles.plugin import Plugin
+from distillkit.roles.type_aliases import unaliased
 
 
 def as_json(registry: Registry) -> str:
@@ -69,7 +70,7 @@ def options_of(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
     """
     for name, field in model.model_fields.items():
         group = group_of(field)
-        if group is not field.annotation:
+        if group is not unaliased(field.annotation):
             yield name, field
         if group is not None:
             yield from ((f"{name}.{inner}", each) for inner, each in options_of(group))
@@ -80,10 +81,10 @@ def group_of(field: FieldInfo) -> type[BaseModel] | None:
 
     None for a field that is an option itself, such as a plugin.
     """
-    cls = field.annotation
+    cls = unaliased(field.annotation)
     kinds = set(get_args(cls)) if get_origin(cls) in (Union, UnionType) else set()
     if len(kinds) == 2 and type(None) in kinds:
-        (cls,) = kinds - {type(None)}
+        cls = unaliased(*(kinds - {type(None)}))
     return cls if inspect.isclass(cls) and issubclass(cls, BaseModel) and not issubclass(cls, Plugin) else None
 
 
@@ -101,18 +102,21 @@ def _as_written(value: object) -> object:
     return {"name": value.name, **options} if isinstance(value, Plugin) else options
 
 
-def type_name(annotation: object) -> str:
-    """A type annotation in words, such as `list of str`."""
+def type_name(annotation: object, inside: tuple[object, ...] = ()) -> str:
+    """A type annotation in words, such as `list of str`, which stands `inside` of others."""
     if annotation in (type(None), JsonValue):
         return "JSON" if annotation is JsonValue else "null"
-    arguments, origin = get_args(annotation), get_origin(annotation)
+    if annotation in inside:  # an alias that contains itself
+        return str(annotation)
+    inside, plain = (*inside, annotation), unaliased(annotation)
+    arguments, origin = get_args(plain), get_origin(plain)
     if not arguments:
-        return getattr(annotation, "__name__", str(annotation))
+        return getattr(plain, "__name__", str(plain))
     if origin is Annotated:  # the rest limits its values
-        return type_name(arguments[0])
+        return type_name(arguments[0], inside)
     if origin is Literal:
         return " | ".join(map(json.dumps, arguments))
-    names = [type_name(argument) for argument in arguments if argument is not Ellipsis]
+    names = [type_name(argument, inside) for argument in arguments if argument is not Ellipsis]
     if origin is dict:
         return f"mapping of {' to '.join(names)}"
     if origin is list or Ellipsis in arguments:

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from distillkit.config.other_names import VALUES, lacked_here, named_here
 from distillkit.errors import suggest
 from distillkit.files.strict_json import Location, shortened
+from distillkit.roles.type_aliases import unaliased
 
 SHOWN_PROBLEMS = 20
 MOST_KEYS_WRITTEN = 4
@@ -206,9 +207,11 @@ def _groups_at(model: type[BaseModel], location: Location) -> Iterator[type[Base
     yield model
 
 
-def models_in(annotation: Any) -> Iterator[type[BaseModel]]:  # noqa: ANN401 - annotations have no common type
-    """The model classes that an annotation names."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from models_in(argument)
+def models_in(annotation: Any, inside: tuple[Any, ...] = ()) -> Iterator[type[BaseModel]]:  # noqa: ANN401 - no common type
+    """The model classes that an annotation names, which stands `inside` of others: an alias may contain itself."""
+    plain = unaliased(annotation)
+    if isinstance(plain, type) and issubclass(plain, BaseModel):
+        yield plain
+    if annotation not in inside:
+        for argument in get_args(plain):
+            yield from models_in(argument, (*inside, annotation))

@@ -144,7 +144,7 @@ def _tokens(tokens: ScoredTokens, names: TokenNames) -> tuple[tuple[TokenFigures
         special = token in names.special
         return TokenFigures(token, names.show(token), special, int(counts[at]), int(large[at]), float(sums[at]), mean)
 
-    order = np.argsort(sums, kind="stable")
+    order: list[int] = np.argsort(sums, kind="stable").tolist()
     most = max(order, key=lambda at: large[at], default=None)  # the first of equals
     return (
         tuple(figures(at) for at in order[:SHOWN_TOKENS] if sums[at] < 0),

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationInfo, field_validator
 
+from distillkit.roles.type_aliases import unaliased
+
 NUMBERS = (int, float)
 LISTS = (tuple, list, set, frozenset)
 
@@ -46,7 +48,8 @@ def _switches(annotations: Sequence[Any], value: object, path: str) -> Iterator[
 
 
 def _alternatives(annotation: Any) -> Iterator[Any]:  # noqa: ANN401 - annotations have no common type
-    """The types that an annotation allows: `Annotated`, unions and literals taken apart."""
+    """The types that an annotation allows: aliases, `Annotated`, unions and literals taken apart."""
+    annotation = unaliased(annotation)
     if get_origin(annotation) is Annotated:
         yield from _alternatives(get_args(annotation)[0])
     elif get_origin(annotation) in (Union, UnionType):

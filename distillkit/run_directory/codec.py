@@ -9,12 +9,13 @@ import types
 import typing
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 from pydantic import JsonValue
 
 from distillkit.arrays import Array
+from distillkit.roles.type_aliases import unaliased
 
 T = TypeVar("T")
 PLAIN = (str, int, float, bool, type(None))
@@ -83,7 +84,10 @@ def _require_text_key(name: object) -> str:
 
 
 def _decoded(hint: Any, value: Any) -> Any:  # noqa: ANN401 - a type, and what JSON holds
+    hint = unaliased(hint)  # as numpy's types of arrays may be
     origin, parts = get_origin(hint), get_args(hint)
+    if origin is Annotated:  # inside of an alias
+        return _decoded(parts[0], value)
     if origin in (typing.Union, types.UnionType):
         (inner,) = (part for part in parts if part is not type(None))  # a field has one kind of value, or None
         return None if value is None else _decoded(inner, value)

@@ -97,7 +97,8 @@ class FakeStudent(Student, Sampler):
         """One step of gradient descent on the importance-sampling loss."""
         cap = batch.options.get("ratio_log_cap")
         parts = [self._gradient(datum, cap if isinstance(cap, float) else math.inf) for datum in batch.datums]
-        self._logits = self._logits - np.float32(self.learning_rate) * np.sum([part[1] for part in parts], axis=0)
+        gradient: FloatArray = np.sum([part[1] for part in parts], axis=0)
+        self._logits = self._logits - np.float32(self.learning_rate) * gradient
         return StepResult({"train/loss": float(sum(part[0] for part in parts))})
 
     def _gradient(self, datum: Datum, cap: float) -> tuple[float, FloatArray]:

@@ -1,4 +1,4 @@
-"""The sink `wandb`, offline: what a run leaves is read back with wandb's own reader."""
+"""The sink `wandb`, offline: what a run leaves is read back with wandb's own types of records."""
 
 import json
 import sys
@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import pytest
 
 import distillkit
+from builtin.sinks.wandb_records import records_in
 from distillkit import RunConfig
 from distillkit.errors import InputError, MissingExtraError, RunFailedError
 from distillkit.events import RunFinished, StepFinished
@@ -42,14 +43,11 @@ def written(folder: Path) -> dict[str, Any]:
     """What the newest offline run below `folder` holds: its config, history by step, summary and exit code."""
     import wandb
     from wandb.proto.wandb_internal_pb2 import Record
-    from wandb.sdk.internal.datastore import DataStore
 
     wandb.teardown()  # its process has written everything once it is gone
     (path,) = sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))[-1:]
-    store = DataStore()
-    store.open_for_scan(str(path))
     found: dict[str, Any] = {"config": {}, "history": {}, "summary": {}, "exit_code": None, "run": None}
-    while (data := store.scan_data()) is not None:
+    for data in records_in(path):
         record = Record()
         record.ParseFromString(data)
         values = {"summary": found["summary"], "config": found["config"]}
