@@ -14,7 +14,7 @@ from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 from torch.nn import functional
 
-from distillkit_builtin.local.fast.behind_attention import BehindAttention
+from distillkit_builtin.local.fast.behind_attention import TILES, BehindAttention
 from distillkit_builtin.local.fast.layer_weights import LayerWeights
 from distillkit_builtin.local.fast.projection import Projection
 from distillkit_builtin.local.fast.rotary import RotaryAngles
@@ -138,7 +138,10 @@ class FastBackbone:
         """
         mixed, behind = attention(index, self._attention_inputs(index, qkv, angles)), self._behind[index]
         if behind is not None and behind.takes(residual, mixed):
-            return behind(residual, mixed)
+            # Triton comes with PyTorch for CUDA alone.
+            from distillkit_builtin.local.fast.behind_attention_kernel import behind_attention
+
+            return behind_attention(behind, TILES, residual, mixed)
         layer, how = self.layers[index], (self.layers[index].residual_scale, self._eps, self._about_one)
         residual, hidden = add_and_norm(
             residual, layer.out.parts(mixed), layer.norm_behind_attention, layer.norm_between, *how

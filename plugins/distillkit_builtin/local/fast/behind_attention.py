@@ -96,15 +96,6 @@ class BehindAttention:
         few = len(residual) <= MAX_ROWS and self.out.dtype in (torch.bfloat16, torch.float16)
         return few and plain and measured_on(residual.device) and _can_wait(residual.device)
 
-    def __call__(self, residual: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden states [n, hidden] behind the layer, and `qkv` [n, outputs] of them, or what the head reads.
-
-        Of `residual` [n, hidden], which the layer read, and `mixed` [n, heads * d], what its attention gave.
-        """
-        from distillkit_builtin.local.fast.behind_attention_kernel import behind_attention
-
-        return behind_attention(self, TILES, residual, mixed)
-
 
 def _divides(weights: list[Tensor]) -> bool:
     """Whether each product, [out, gates, down and perhaps qkv], is made of whole tiles."""

@@ -28,9 +28,10 @@ LINE_BYTES = 128
 def behind_attention(
     layer: BehindAttention, tiles: LayerTiles, residual: Tensor, mixed: Tensor, *, at_once: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """As `BehindAttention` says; its products are made of whole tiles.
+    """Hidden states [n, hidden] behind the layer, and `qkv` [n, outputs] of them, or what the head reads.
 
-    `at_once=False`: each phase is a launch of its own, in which no program waits for another.
+    Of `residual` [n, hidden], which the layer read, and `mixed` [n, heads * d], what its attention gave; its products
+    are made of whole tiles. `at_once=False`: each phase is a launch of its own, in which no program waits for another.
     """
     (count, hidden), inputs, width = residual.shape, mixed.shape[1], layer.down.shape[1]
     outputs = 0 if layer.qkv is None else len(layer.qkv)
