@@ -45,7 +45,7 @@ def test_the_memory_of_this_machine_or_of_a_card_is_what_the_run_is_held_against
     assert re.search(r"memory, cpu about 0\.6 GiB at the peak \(\w+\); this (machine|container)'s memory", page)
     code, page = check(config, "student.device=cuda", "teachers.0.scorer.device=cuda", "--device", "h100-80gb")
     assert code == 0, page
-    assert re.search(r"memory, cuda about \d+ MiB at the peak \(\w+\); h100-80gb, planned has 79\.6 GiB", page)
+    assert re.search(r"memory, cuda about \d+ [KM]iB at the peak \(\w+\); h100-80gb, planned has 79\.6 GiB", page)
     assert "bfloat16 on cuda" in page
     assert "memory, cpu" not in page
 
