@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from itertools import takewhile
 from types import TracebackType
 from typing import Self
 
@@ -35,13 +36,16 @@ def reader() -> Callable[[], float] | None:
 def _visible_devices() -> list[str]:
     """Numbers or names of the devices that processes may use here; others may be busy with something else."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return [str(index) for index in range(pynvml.nvmlDeviceGetCount())] if chosen is None else chosen.split(",")
+    if chosen is None:
+        return [str(index) for index in range(pynvml.nvmlDeviceGetCount())]
+    # CUDA reads them up to the first that is no device.
+    return list(takewhile(lambda name: name and not name.startswith("-"), map(str.strip, chosen.split(","))))
 
 
 def _handle(device: str) -> object:
-    if device.strip().isdigit():
+    if device.isdigit():
         return pynvml.nvmlDeviceGetHandleByIndex(int(device))
-    return pynvml.nvmlDeviceGetHandleByUUID(device.strip())
+    return pynvml.nvmlDeviceGetHandleByUUID(device)
 
 
 def _used_by_cuda(index: int) -> float:

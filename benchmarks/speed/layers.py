@@ -20,7 +20,7 @@ from torch import Tensor
 from benchmarks.speed.markdown import heading, table
 from benchmarks.speed.products import BYTES_PER_S, COLD_BYTES, SHOWN, Inputs, microseconds, products
 from benchmarks.speed.shapes import SHAPES, ModelShape
-from distillkit_builtin.local.fast.behind_attention import TILES, BehindAttention, LayerTiles
+from distillkit_builtin.local.fast.behind_attention import TILES, BehindAttention, LayerTiles, runs_on
 from distillkit_builtin.local.fast.feed_forward import GatedLayer
 from distillkit_builtin.local.fast.few_rows import Tiles
 from distillkit_builtin.local.fast.projection import Projection
@@ -55,7 +55,9 @@ class Layers:
 
     layers: list[BehindAttention]
     residual: Tensor
+    """[rows, hidden] that each layer reads."""
     mixed: Tensor
+    """[rows, heads * d] that its attention gave."""
 
     @classmethod
     def of(cls, model: ModelShape, rows: int) -> "Layers":
@@ -122,9 +124,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[64, 16], choices=range(1, 65), metavar="1..64")
     parser.add_argument("--sweep", action="store_true", help="print the fastest tiles of many")
     options = parser.parse_args()
-    unknown = set(options.shapes) - set(on_cuda)
-    if unknown or not torch.cuda.is_available():
-        parser.error(f"{unknown.pop()!r} is none of {' '.join(on_cuda)}" if unknown else "this needs a GPU")
+    if unknown := set(options.shapes) - set(on_cuda):
+        parser.error(f"{unknown.pop()!r} is none of {' '.join(on_cuda)}")
+    if not torch.cuda.is_available() or not runs_on(torch.device("cuda", torch.cuda.current_device())):
+        parser.error("this needs a Hopper GPU, and Triton 3.4 or later")
     print(heading("cuda", ("torch", "triton")))
     columns = ["us a layer", "rows", "bytes / 4.3 TB/s", "in kernels"]
     columns += ["at once: fastest (outputs, inputs, splits, stages, warps)"] if options.sweep else ["at once", "apart"]

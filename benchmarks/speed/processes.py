@@ -91,7 +91,7 @@ def _run(command: Sequence[str], limit: float, environment: Mapping[str, str], l
             stdout=output,
             stderr=subprocess.STDOUT,
             # Devices have the numbers by which NVML knows them, not the order of their speed.
-            env={"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **environment, **os.environ, "PYTHONPATH": paths},
+            env={**environment, **os.environ, "CUDA_DEVICE_ORDER": "PCI_BUS_ID", "PYTHONPATH": paths},
             start_new_session=True,  # what it started itself ends with it
         )
         try:

@@ -3,8 +3,7 @@
 import inspect
 import json
 from collections.abc import Iterator
-from types import UnionType
-from typing import Annotated, Literal, Union, get_args, get_origin
+from typing import Annotated, Literal, get_args, get_origin
 
 from pydantic import BaseModel, JsonValue
 from pydantic.fields import FieldInfo
@@ -14,7 +13,7 @@ from rich.table import Table
 
 from distillkit.registry import Registry
 from distillkit.roles.plugin import Plugin
-from distillkit.roles.type_aliases import unaliased
+from distillkit.roles.type_aliases import alternatives, unaliased
 
 
 def as_json(registry: Registry) -> str:
@@ -70,7 +69,7 @@ def options_of(model: type[BaseModel]) -> Iterator[tuple[str, FieldInfo]]:
     """
     for name, field in model.model_fields.items():
         group = group_of(field)
-        if group is not unaliased(field.annotation):
+        if group is None or type(None) in alternatives(field.annotation):
             yield name, field
         if group is not None:
             yield from ((f"{name}.{inner}", each) for inner, each in options_of(group))
@@ -81,10 +80,8 @@ def group_of(field: FieldInfo) -> type[BaseModel] | None:
 
     None for a field that is an option itself, such as a plugin.
     """
-    cls = unaliased(field.annotation)
-    kinds = set(get_args(cls)) if get_origin(cls) in (Union, UnionType) else set()
-    if len(kinds) == 2 and type(None) in kinds:
-        cls = unaliased(*(kinds - {type(None)}))
+    kinds = [kind for kind in alternatives(field.annotation) if kind is not type(None)]
+    cls = kinds[0] if len(kinds) == 1 else None
     return cls if inspect.isclass(cls) and issubclass(cls, BaseModel) and not issubclass(cls, Plugin) else None
 
 

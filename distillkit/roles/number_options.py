@@ -1,12 +1,11 @@
 """Options that are numbers take no switch: `lora_rank: no` would be 0, which trains all weights."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationInfo, field_validator
 
-from distillkit.roles.type_aliases import unaliased
+from distillkit.roles.type_aliases import alternatives
 
 NUMBERS = (int, float)
 LISTS = (tuple, list, set, frozenset)
@@ -33,7 +32,7 @@ class NumberOptions(BaseModel):
 
 def _switches(annotations: Sequence[Any], value: object, path: str) -> Iterator[tuple[str, bool]]:
     """Each switch in the place of a number, with its path below the option; a group that looks itself is left out."""
-    kinds = [kind for annotation in annotations for kind in _alternatives(annotation)]
+    kinds = [kind for annotation in annotations for kind in alternatives(annotation)]
     if isinstance(value, bool):
         if bool not in kinds and any(kind in NUMBERS for kind in kinds):
             yield path and f"{path.removeprefix('.')}: ", value
@@ -45,17 +44,3 @@ def _switches(annotations: Sequence[Any], value: object, path: str) -> Iterator[
         of = [item for kind in kinds if get_origin(kind) in LISTS for item in get_args(kind) if item is not Ellipsis]
         for index, item in enumerate(value if of else ()):
             yield from _switches(of, item, f"{path}.{index}")
-
-
-def _alternatives(annotation: Any) -> Iterator[Any]:  # noqa: ANN401 - annotations have no common type
-    """The types that an annotation allows: aliases, `Annotated`, unions and literals taken apart."""
-    annotation = unaliased(annotation)
-    if get_origin(annotation) is Annotated:
-        yield from _alternatives(get_args(annotation)[0])
-    elif get_origin(annotation) in (Union, UnionType):
-        for each in get_args(annotation):
-            yield from _alternatives(each)
-    elif get_origin(annotation) is Literal:
-        yield from map(type, get_args(annotation))
-    else:
-        yield annotation

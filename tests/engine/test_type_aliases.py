@@ -39,6 +39,8 @@ def test_parameters_are_filled_in_by_name_through_aliases_of_aliases(alias: Alia
     assert unaliased(swapped[int, str]) == dict[str, int]
     assert unaliased(alias("Named", swapped[A, str], type_params=(A,))[int]) == dict[str, int]
     assert unaliased(alias("Itself", A, type_params=(A,))[int]) is int
+    several = typing_extensions.TypeVarTuple("several")
+    assert unaliased(alias("Row", tuple[*several], type_params=(several,))[int, str]) != tuple[int]
     assert unaliased(alias("Unused", int, type_params=(A,))[str]) is int
     assert unaliased(alias("Array", np.ndarray[Any, np.dtype[A]], type_params=(A,))) == np.ndarray[Any, np.dtype[A]]
 
@@ -81,6 +83,10 @@ def test_options_are_shown_as_what_their_aliases_stand_for(alias: Alias) -> None
     sizes: Any = (group, Group())
     model = create_model("Options", sizes=sizes, maybe=(alias("Maybe", group | None), None), words=(words[str], ...))
     assert [name for name, _ in options_of(model)] == ["sizes.size", "maybe", "maybe.size", "words"]
+    described = create_model(
+        "Options", sizes=(alias("Described", Annotated[group, Field(description="how many")]), Group())
+    )
+    assert [name for name, _ in options_of(described)] == ["sizes.size"]
     assert type_name(words[str] | None) == "list of str | null"
     assert made_up(model.model_fields["words"]) == ["..."]
     assert list(models_in(dict[str, alias("Maybe", group | None)])) == [Group]

@@ -14,7 +14,7 @@ from peft.utils import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 from torch.nn import functional
 
-from distillkit_builtin.local.fast.behind_attention import TILES, BehindAttention
+from distillkit_builtin.local.fast.behind_attention import TILES, BehindAttention, runs_on
 from distillkit_builtin.local.fast.layer_weights import LayerWeights
 from distillkit_builtin.local.fast.projection import Projection
 from distillkit_builtin.local.fast.rotary import RotaryAngles
@@ -102,7 +102,8 @@ class FastBackbone:
         self.heads = int(self.config.num_attention_heads)
         self.kv_heads = int(self.config.num_key_value_heads)
         self.head_dim = self.layers[0].out.weight.shape[1] // self.heads
-        self._behind = self._behind_attention()
+        self.behind = self._behind_attention()
+        """By layer: its part behind attention, where one kernel may compute that."""
 
     def rotary(self, length: int) -> RotaryAngles:
         """Of positions 0 .. length - 1."""
@@ -136,7 +137,7 @@ class FastBackbone:
         That is the next layer's queries, keys and values, as `first_read` gives them, or what the head reads; `qkv` are
         this one's.
         """
-        mixed, behind = attention(index, self._attention_inputs(index, qkv, angles)), self._behind[index]
+        mixed, behind = attention(index, self._attention_inputs(index, qkv, angles)), self.behind[index]
         if behind is not None and behind.takes(residual, mixed):
             # Triton comes with PyTorch for CUDA alone.
             from distillkit_builtin.local.fast.behind_attention_kernel import behind_attention
@@ -156,8 +157,11 @@ class FastBackbone:
             return self._last_norm, None
         return self.layers[index + 1].norm_before, self.layers[index + 1].qkv
 
-    def _behind_attention(self) -> Sequence[BehindAttention | None]:
-        counter = torch.zeros(1, dtype=torch.int32, device=self.causal_lm.device.device)
+    def _behind_attention(self) -> list[BehindAttention | None]:
+        device = self.causal_lm.device.device
+        if not runs_on(device):
+            return [None] * len(self.layers)
+        counter = torch.zeros(1, dtype=torch.int32, device=device)
         return [
             BehindAttention.of(layer, *self._after(index), eps=self._eps, about_one=self._about_one, counter=counter)
             for index, layer in enumerate(self.layers)

@@ -1,8 +1,8 @@
-"""Which decoder layers are computed by one kernel behind their attention while tokens are sampled.
+"""Which decoder layers are computed by one kernel behind their attention, where there are few rows.
 
-A step of few rows takes as long as its weights take to read, if the memory is never idle; between small kernels it is.
-So layers of a size at which it was measured to gain (`python -m benchmarks.speed.layers`) are computed by programs that
-wait for each other instead; `behind_attention_kernel.py` says how.
+A decoding step of few rows takes as long as its weights take to read, if the memory is never idle; between small
+kernels it is. So layers of a size at which it was measured to gain (`python -m benchmarks.speed.layers`) are computed
+by programs that wait for each other instead; `behind_attention_kernel.py` says how.
 """
 
 import functools
@@ -33,10 +33,12 @@ class LayerTiles(NamedTuple):
 TILES = LayerTiles(Tiles(32, 64, 4, 6), Tiles(32, 64, 1, 6), Tiles(32, 64, 4, 6), Tiles(32, 64, 1, 6))
 PROGRAMS = 128
 """That compute a layer together, one on each multiprocessor. A power of two, so that their counter may run over."""
+DTYPES = (torch.bfloat16, torch.float16)
 TRITON = (3, 4)
 """The first version that compiles the kernel (3.3 does not)."""
-LAYER_BYTES = range(2**24, 2**25)
-"""Of all weights that are read; what is larger does not stay in the cache that it is asked into."""
+LAYER_BYTES = range(22 * 2**20, 2**25)
+"""Of all weights that are read: of those of a 0.6B, whose last layer is the smallest. What is larger does not stay in
+the cache that it is asked into, and what is smaller was not measured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,8 @@ class BehindAttention:
     about_one: bool
     """Whether norms multiply by one more than their weights."""
     counter: Tensor
-    """[1] int32 by which programs wait for each other, 0 at first; nothing else uses it while this is computed."""
+    """[1] int32 by which programs wait for each other, 0 at first. Nothing else uses it while this is computed: what a
+    backbone computes on a device goes through one stream, whichever thread asks for it."""
 
     @classmethod
     def of(
@@ -83,6 +86,8 @@ class BehindAttention:
         products = [layer.out, feed_forward.gate_up, feed_forward.down, *([] if qkv is None else [qkv])]
         weights = [product.weight for product in products]
         plain = all(product.is_product and product.weight.is_contiguous() for product in products)
+        if len({weight.dtype for weight in weights}) > 1 or weights[0].dtype not in DTYPES:
+            return None
         if not plain or sum(weight.nbytes for weight in weights) not in LAYER_BYTES or not _divides(weights):
             return None
         out, gate_up, down = weights[:3]
@@ -93,8 +98,12 @@ class BehindAttention:
         """Whether the kernel computes this of hidden states [n, hidden] and mixed values [n, heads * d]."""
         read = residual, mixed, self.norm_between, self.norm_after
         plain = all(x.dtype == self.out.dtype and x.is_contiguous() for x in read) and not torch.is_grad_enabled()
-        few = len(residual) <= MAX_ROWS and self.out.dtype in (torch.bfloat16, torch.float16)
-        return few and plain and measured_on(residual.device) and _can_wait(residual.device)
+        return plain and len(residual) <= MAX_ROWS
+
+
+def runs_on(device: torch.device) -> bool:
+    """Whether the kernel can run on a device, and was measured on such a one."""
+    return measured_on(device) and _can_wait(device)
 
 
 def _divides(weights: list[Tensor]) -> bool:

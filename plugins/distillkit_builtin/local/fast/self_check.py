@@ -4,10 +4,12 @@ Each layer is compared by itself, on what the model's own forward gives it to re
 router that finds two experts about equal may choose either after rounding: in bfloat16 the median token counts.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +26,7 @@ from distillkit_builtin.local.fixed.step_graph import CudaCapture
 from distillkit_builtin.local.model.causal_lm import CausalLM
 from distillkit_builtin.local.model_files.model_class import MODEL_ERRORS
 
+log = logging.getLogger("distillkit")
 PREFILLED, DECODED = 24, 4
 """Tokens that are computed at once, and one by one behind them."""
 WINDOW = 8
@@ -41,19 +44,39 @@ def verified_backbone(causal_lm: CausalLM) -> FastBackbone:
         raise UnsupportedModelError(f"it was never tried on {kind}")
     if causal_lm.dtype not in TOLERANCE:
         raise UnsupportedModelError(f"it was never tried in {causal_lm.dtype}")
+    with _saying_why(), torch.no_grad():
+        backbone = FastBackbone(causal_lm)
     try:
-        with torch.no_grad():
-            backbone = FastBackbone(causal_lm)
+        _require_equal(backbone)
+    except UnsupportedModelError as error:
+        if not any(backbone.behind):
+            raise
+        log.warning("what follows attention takes several kernels, not one, and somewhat longer: by one, %s", error)
+        backbone.behind = [None] * len(backbone.layers)
+        _require_equal(backbone)
+    return backbone
+
+
+def _require_equal(backbone: FastBackbone) -> None:
+    """Raise UnsupportedModelError if it cannot run, or computes something else than the model's own forward."""
+    dtype = backbone.causal_lm.dtype
+    with _saying_why():
         apart, where = largest_difference(backbone)
+    if not apart <= TOLERANCE[dtype]:
+        raise UnsupportedModelError(f"{where} differ from transformers' by {apart:.2g} of their norm")
+
+
+@contextmanager
+def _saying_why() -> Iterator[None]:
+    """A context whose errors of models are UnsupportedModelErrors."""
+    try:
+        yield
     except InputError:
         raise
     except AttributeError as error:  # modules are found by their names
         raise UnsupportedModelError(f"it is made of other parts than its config says: {error}") from error
     except MODEL_ERRORS as error:  # Triton's and torch.compile's too, without a compiler for one
         raise UnsupportedModelError(f"it cannot be run here: {first_line(error)}") from error
-    if not apart <= TOLERANCE[causal_lm.dtype]:
-        raise UnsupportedModelError(f"{where} differ from transformers' by {apart:.2g} of their norm")
-    return backbone
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +103,19 @@ class _Compared:
         return max(float(part.median()) for part in (shares[:PREFILLED], shares[PREFILLED:]) if len(part))
 
 
+class _Found(NamedTuple):
+    """What a backbone computes of some tokens."""
+
+    residuals: list[Tensor]
+    """By layer: [n, hidden] behind it."""
+    hidden: list[Tensor]
+    """The last hidden states [n, hidden] alone."""
+    begun: list[Tensor]
+    """By layer but the first: [n, q + k + v] that the layer before gave it to attend with."""
+    again: list[Tensor]
+    """The same, computed from `residuals`."""
+
+
 @torch.inference_mode()
 def largest_difference(backbone: FastBackbone) -> tuple[float, str]:
     """The largest of all distances from transformers' forward, as a share of what is added, and of what it is."""
@@ -98,11 +134,11 @@ def _compare(backbone: FastBackbone, ids: Tensor) -> Iterator[_Compared]:
     read, last = _plain_states(backbone, ids)
     yield _Compared("its embeddings", backbone.embed(ids), read[0], 0.0)
     slots, angles = _empty_slots(backbone, len(ids)), backbone.rotary(len(ids))
-    count, found = len(backbone.layers), _prefilled_and_decoded(backbone, read[:-1], slots, angles)
-    for index, (ours, before, theirs) in enumerate(zip(found[:count], read[:-1], read[1:], strict=True)):
+    found = _prefilled_and_decoded(backbone, read[:-1], slots, angles)
+    for index, (ours, before, theirs) in enumerate(zip(found.residuals, read[:-1], read[1:], strict=True)):
         yield _Compared(f"hidden states behind its layer {index}", ours, theirs, before)
-    yield _Compared("its hidden states", found[count], last, 0.0)
-    for index, (ours, theirs) in enumerate(zip(found[count + 1 : 2 * count], found[2 * count :], strict=True), 1):
+    yield _Compared("its hidden states", found.hidden[0], last, 0.0)
+    for index, (ours, theirs) in enumerate(zip(found.begun, found.again, strict=True), 1):
         yield _Compared(f"queries, keys and values of its layer {index}", ours, theirs, 0.0)
     if ids.is_cuda:
         yield _captured(backbone, ids, slots, angles)
@@ -135,7 +171,7 @@ def _empty_slots(backbone: FastBackbone, length: int) -> KVSlots:
 
 def _prefilled_and_decoded(
     backbone: FastBackbone, read: Sequence[Tensor], slots: KVSlots, angles: RotaryAngles
-) -> list[Tensor]:
+) -> _Found:
     """As `_layers`, of the first tokens at once and of the others one by one."""
     device = read[0].device
     zeros = torch.zeros(2, dtype=torch.long, device=device)
@@ -146,19 +182,16 @@ def _prefilled_and_decoded(
         positions = zeros + position
         decode = DecodeAttention(slots, positions, position + 1)
         of_both = _layers(backbone, [x[positions] for x in read], angles.at(positions), decode)
-        parts.append([x[:1] for x in of_both])
-    return [torch.cat(of_layer) for of_layer in zip(*parts, strict=True)]
+        parts.append(_Found(*([x[:1] for x in states] for states in of_both)))
+    return _Found(*([torch.cat(rows) for rows in zip(*states, strict=True)] for states in zip(*parts, strict=True)))
 
 
-def _layers(backbone: FastBackbone, read: Sequence[Tensor], angles: RotaryAngles, attention: Attention) -> list[Tensor]:
-    """What each layer gives of what it is to read, then the last hidden states.
-
-    Then what each other layer is given to attend with, and then the same computed from what it is to read.
-    """
+def _layers(backbone: FastBackbone, read: Sequence[Tensor], angles: RotaryAngles, attention: Attention) -> _Found:
+    """What each layer gives of what it is to read."""
     given = [backbone.layer(i, x, backbone.first_read(i, x), angles, attention) for i, x in enumerate(read)]
-    hidden, begun = given[-1][1], [following for _, following in given[:-1]]
-    again = [backbone.first_read(i, residual) for i, (residual, _) in enumerate(given[:-1], 1)]
-    return [*(residual for residual, _ in given), hidden, *begun, *again]
+    residuals, following = [residual for residual, _ in given], [each for _, each in given]
+    again = [backbone.first_read(i, residual) for i, residual in enumerate(residuals[:-1], 1)]
+    return _Found(residuals, following[-1:], following[:-1], again)
 
 
 def _captured(backbone: FastBackbone, ids: Tensor, slots: KVSlots, angles: RotaryAngles) -> _Compared:

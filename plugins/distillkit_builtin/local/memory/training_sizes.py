@@ -72,7 +72,7 @@ class Passes:
         return tuple(uses)
 
     def _logits(self, positions: int) -> int:
-        """A chunk's logits and their gradient, which compiled code makes without a float32 copy; hidden states too."""
+        """A chunk's logits and their gradient, without a float32 copy where code is compiled; hidden states too."""
         structure, width = self.size.structure, self.size.dtype.itemsize
         return 2 * logits_bytes(self.size, positions, copies=0) + 2 * positions * structure.hidden * width
 

@@ -30,12 +30,13 @@ NO_ADAPTER = "no adapter"
 
 
 CPU = torch.device("cpu")
+"""Where adapters are merged."""
 
 
 def load_weights(source: ModelSource, dtype: torch.dtype, packed_on: torch.device = CPU) -> PreTrainedModel:
     """The model on the CPU, its weights in `dtype`, with the adapters merged in float32.
 
-    One whose weights stay packed is on `packed_on`: left to itself transformers puts it on the process's first GPU.
+    One whose weights stay packed is on `packed_on`: left to itself transformers puts it on the current GPU.
 
     Raises:
         InputError: if the weights cannot be read, are not safetensors, or are not all of the model's.
@@ -43,7 +44,7 @@ def load_weights(source: ModelSource, dtype: torch.dtype, packed_on: torch.devic
     if not source.adapters:
         return _load(source.base, dtype, packed_on)
     refuse_quantized_base(source)
-    model = _load(source.base, torch.float32, packed_on)
+    model = _load(source.base, torch.float32, CPU)
     for folder in source.adapters:
         model = merge_adapter(model, folder)
     _cast(model, source.base, dtype)

@@ -1,6 +1,7 @@
 """Which layers are computed in one kernel behind their attention, and that a model of such layers is the same model."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import torch
 from helpers.fast_families import FAST_FAMILIES, fast_family
 from torch import Tensor
 
+from distillkit_builtin.local.fast import backbone as backbone_module
 from distillkit_builtin.local.fast import behind_attention as taken
 from distillkit_builtin.local.fast.attention import CausalAttention
 from distillkit_builtin.local.fast.backbone import FastBackbone
@@ -17,6 +19,7 @@ from distillkit_builtin.local.fast.feed_forward import GatedLayer
 from distillkit_builtin.local.fast.few_rows import Tiles
 from distillkit_builtin.local.fast.layer_weights import LayerWeights
 from distillkit_builtin.local.fast.projection import Projection
+from distillkit_builtin.local.fast.self_check import verified_backbone
 from distillkit_builtin.local.model.fused_ops import add_and_norm, gated
 
 IDS = torch.arange(3, 23)
@@ -65,10 +68,14 @@ def test_other_parts_are_not_left_out() -> None:
         replace(layer, feed_forward=replace(feed_forward, down=replace(feed_forward.down, bias=norm))),
         replace(layer, feed_forward=lambda hidden: hidden),
         replace(layer, out=Projection(empty(2048, 1024).t(), None)),
+        replace(layer, out=Projection(out.weight.half(), None)),
     ):
         assert found(other, norm, qkv) is None
     assert found(layer, norm, biased) is None
     assert found(layer, None, qkv) is None
+    in_float32 = [Projection(weight.float(), None) for weight in (out.weight[:, :1024], qkv.weight[:2048])]
+    half = GatedLayer(Projection(empty(3072, 1024).float(), None), Projection(empty(1024, 1536).float(), None), "silu")
+    assert found(replace(layer, out=in_float32[0], feed_forward=half), norm, in_float32[1]) is None
 
 
 def test_a_layer_of_another_size_is_not_taken() -> None:
@@ -80,9 +87,7 @@ def test_a_layer_of_another_size_is_not_taken() -> None:
     assert found(replace(layer, feed_forward=odd), norm, layer.qkv) is None
 
 
-def test_only_few_rows_of_16_bits_are_taken_without_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(taken, "measured_on", lambda device: True)
-    monkeypatch.setattr(taken, "_can_wait", lambda device: True)
+def test_only_few_rows_are_taken_without_gradients() -> None:
     layer = qwen3_600m()
     some = found(layer, layer.norm_before, layer.qkv)
     assert some is not None
@@ -92,9 +97,6 @@ def test_only_few_rows_of_16_bits_are_taken_without_gradients(monkeypatch: pytes
         assert not some.takes(empty(64, 1024).half(), empty(64, 2048).half())
         assert not some.takes(empty(64, 1024), empty(64, 4096)[:, ::2])
         assert not replace(some, norm_after=some.norm_after.float()).takes(empty(64, 1024), empty(64, 2048))
-        monkeypatch.setattr(taken, "_can_wait", lambda device: False)
-        assert not some.takes(empty(64, 1024), empty(64, 2048))
-    monkeypatch.setattr(taken, "_can_wait", lambda device: True)
     assert not some.takes(empty(64, 1024), empty(64, 2048))
 
 
@@ -120,24 +122,65 @@ def by_pytorch(layer: BehindAttention, tiles: LayerTiles, residual: Tensor, mixe
     return residual, read if layer.qkv is None else read @ layer.qkv.t()
 
 
+Kernel = Callable[[BehindAttention, LayerTiles, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+@pytest.fixture
+def computed_by(monkeypatch: pytest.MonkeyPatch) -> Callable[[Kernel], None]:
+    """Has every layer that has no other parts than the kernel knows computed by a stand-in."""
+
+    def put(kernel: Kernel) -> None:
+        module = SimpleNamespace(behind_attention=kernel)
+        monkeypatch.setitem(sys.modules, "distillkit_builtin.local.fast.behind_attention_kernel", module)
+
+    monkeypatch.setattr(taken, "LAYER_BYTES", range(2**62))
+    monkeypatch.setattr(taken, "TILES", LayerTiles(*[Tiles(4, 4, 1, 1)] * 4))
+    monkeypatch.setattr(taken, "DTYPES", (torch.float32,))
+    monkeypatch.setattr(backbone_module, "runs_on", lambda device: True)
+    return put
+
+
 @pytest.mark.parametrize("family", sorted(FAST_FAMILIES))
 @torch.inference_mode()
-def test_a_model_computed_so_is_the_same_model(monkeypatch: pytest.MonkeyPatch, family: str) -> None:
+def test_a_model_computed_so_is_the_same_model(computed_by: Callable[[Kernel], None], family: str) -> None:
     computed: list[Tensor] = []
 
     def kernel(layer: BehindAttention, tiles: LayerTiles, residual: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor]:
         computed.append(residual)
         return by_pytorch(layer, tiles, residual, mixed)
 
-    monkeypatch.setitem(
-        sys.modules, "distillkit_builtin.local.fast.behind_attention_kernel", SimpleNamespace(behind_attention=kernel)
-    )
-    monkeypatch.setattr(taken, "LAYER_BYTES", range(2**62))
-    monkeypatch.setattr(taken, "TILES", LayerTiles(*[Tiles(4, 4, 1, 1)] * 4))
-    monkeypatch.setattr(BehindAttention, "takes", lambda self, residual, mixed: True)
+    computed_by(kernel)
     causal_lm = fast_family(family)
     backbone = FastBackbone(causal_lm)
     hidden = backbone(IDS, backbone.rotary(len(IDS)), CausalAttention(len(IDS)))
     torch.testing.assert_close(hidden, causal_lm.hidden_states(IDS[None])[0], atol=1e-4, rtol=1e-4)
     if family in PLAIN:
         assert len(computed) == len(backbone.layers)
+
+
+def failing(layer: BehindAttention, tiles: LayerTiles, residual: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor]:
+    raise RuntimeError("too many blocks in cooperative launch")
+
+
+def wrong(layer: BehindAttention, tiles: LayerTiles, residual: Tensor, mixed: Tensor) -> tuple[Tensor, Tensor]:
+    """In the queries, keys and values of the next layer alone."""
+    total, read = by_pytorch(layer, tiles, residual, mixed)
+    return total, read if layer.qkv is None else 1.01 * read
+
+
+@pytest.mark.parametrize(
+    ("kernel", "said"), [(failing, "too many blocks"), (wrong, "queries, keys and values of its layer 1 differ")]
+)
+def test_a_kernel_that_fails_or_is_wrong_costs_itself_alone(
+    computed_by: Callable[[Kernel], None], kernel: Kernel, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    computed_by(kernel)
+    backbone = verified_backbone(fast_family("qwen3"))
+    assert not any(backbone.behind)
+    assert said in caplog.text
+
+
+def test_one_that_is_right_is_kept(computed_by: Callable[[Kernel], None], caplog: pytest.LogCaptureFixture) -> None:
+    computed_by(by_pytorch)
+    assert all(verified_backbone(fast_family("qwen3")).behind)
+    assert not caplog.records

@@ -17,8 +17,9 @@ from distillkit_builtin.local.model.fused_ops import add_and_norm, gated
 
 ON_GPU = torch.cuda.is_available()
 DEVICE = "cuda" if ON_GPU else "cpu"
-# The interpreter multiplies bfloat16 as if it were integers; float16 takes the same way through the kernel.
-DTYPE = torch.float16
+# What runs are computed in; the interpreter multiplies it as if it were integers, and float16 takes the same way.
+DTYPE = torch.bfloat16 if ON_GPU else torch.float16
+CLOSE = 4e-2 if ON_GPU else 8e-3
 SMALL = LayerTiles(Tiles(32, 32, 2, 2), Tiles(16, 32, 1, 2), Tiles(64, 32, 2, 2), Tiles(32, 64, 1, 2))
 HIDDEN, MIXED, WIDTH, OUTPUTS = 64, 128, 192, 96
 EPS = 1e-5
@@ -67,7 +68,7 @@ def by_pytorch(some: BehindAttention, residual: Tensor, mixed: Tensor) -> tuple[
 def close(found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor]) -> None:
     for ours, theirs in zip(found, expected, strict=True):
         assert ours.dtype == theirs.dtype
-        torch.testing.assert_close(ours.float(), theirs.float(), rtol=5e-3, atol=8e-3)
+        torch.testing.assert_close(ours.float(), theirs.float(), rtol=CLOSE, atol=CLOSE)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 17, 64])
