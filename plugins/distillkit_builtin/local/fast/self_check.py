@@ -19,6 +19,7 @@ from distillkit.errors import InputError
 from distillkit_builtin.file_errors import first_line
 from distillkit_builtin.local.fast.attention import CausalAttention, DecodeAttention
 from distillkit_builtin.local.fast.backbone import Attention, FastBackbone
+from distillkit_builtin.local.fast.behind_attention import BehindAttention
 from distillkit_builtin.local.fast.kv_slots import KVSlots
 from distillkit_builtin.local.fast.rotary import RotaryAngles
 from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
@@ -46,15 +47,21 @@ def verified_backbone(causal_lm: CausalLM) -> FastBackbone:
         raise UnsupportedModelError(f"it was never tried in {causal_lm.dtype}")
     with _saying_why(), torch.no_grad():
         backbone = FastBackbone(causal_lm)
+    at_once, backbone.behind = backbone.behind, [None] * len(backbone.layers)
+    _require_equal(backbone)  # in several kernels a layer, as more rows are computed than one kernel takes
+    if any(at_once):
+        _keep_if_equal(backbone, at_once)
+    return backbone
+
+
+def _keep_if_equal(backbone: FastBackbone, at_once: list[BehindAttention | None]) -> None:
+    """Have few rows computed by one kernel a layer behind attention, if that is right too."""
+    backbone.behind = at_once
     try:
         _require_equal(backbone)
     except UnsupportedModelError as error:
-        if not any(backbone.behind):
-            raise
         log.warning("what follows attention takes several kernels, not one, and somewhat longer: by one, %s", error)
         backbone.behind = [None] * len(backbone.layers)
-        _require_equal(backbone)
-    return backbone
 
 
 def _require_equal(backbone: FastBackbone) -> None:

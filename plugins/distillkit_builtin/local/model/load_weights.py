@@ -27,8 +27,6 @@ from distillkit_builtin.model_source import ModelSource
 
 NO_ADAPTER = "no adapter"
 """A folder that no model has: transformers looks there for an adapter to put beside the weights, and finds none."""
-
-
 CPU = torch.device("cpu")
 """Where adapters are merged."""
 

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from distillkit_builtin.local.fast.few_rows import Tiles
 from distillkit_builtin.local.fast.layer_weights import LayerWeights
 from distillkit_builtin.local.fast.projection import Projection
 from distillkit_builtin.local.fast.self_check import verified_backbone
+from distillkit_builtin.local.fast.supported_models import UnsupportedModelError
 from distillkit_builtin.local.model.fused_ops import add_and_norm, gated
 
 IDS = torch.arange(3, 23)
@@ -178,6 +180,19 @@ def test_a_kernel_that_fails_or_is_wrong_costs_itself_alone(
     backbone = verified_backbone(fast_family("qwen3"))
     assert not any(backbone.behind)
     assert said in caplog.text
+
+
+def test_one_that_is_right_proves_nothing_of_what_more_rows_are_computed_by(
+    computed_by: Callable[[Kernel], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def add_and_norm_apart(*given: Any) -> tuple[Tensor, Tensor]:
+        total, read = add_and_norm(*given)
+        return total, 1.01 * read
+
+    computed_by(by_pytorch)
+    monkeypatch.setattr(backbone_module, "add_and_norm", add_and_norm_apart)
+    with pytest.raises(UnsupportedModelError, match="differ from transformers'"):
+        verified_backbone(fast_family("qwen3"))
 
 
 def test_one_that_is_right_is_kept(computed_by: Callable[[Kernel], None], caplog: pytest.LogCaptureFixture) -> None:
